@@ -1,0 +1,60 @@
+# Two commands to know: `make demo` (everything, from nothing) and `make test`.
+PYTHON_VERSION := 3.11
+UV_VERSION := 0.13.9
+# CUDA build of vLLM where an NVIDIA GPU answers, CPU build where not; ENGINE=cpu or ENGINE=cuda decides otherwise.
+ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
+BASE ?= gemma-3-270m
+
+UV := .tools/bin/uv
+PY := .venv/bin/python
+STAMP := .venv/.installed-$(ENGINE)
+# PyTorch's CPU build is on no general registry: from a folder of wheels where PIP_FIND_LINKS names one, else uv's own knowledge of where it lies.
+TORCH := $(if $(filter cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu))
+
+.PHONY: demo serve install test check format lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+demo: install ## From nothing to a company's own model answering over REST (BASE=<catalog id> for another base)
+	@$(PY) -m sumika.cli.main demo --base $(BASE)
+
+serve: install ## Start the gateway and the engines, without the show
+	@exec $(PY) -m sumika.cli.main up
+
+install: $(STAMP) ## Install everything into .venv, by hash, from constraints/
+
+$(UV):
+	@echo "› installing uv $(UV_VERSION)"
+	@python3 -m venv .tools
+	@.tools/bin/python -m pip install --quiet uv==$(UV_VERSION)
+
+$(STAMP): pyproject.toml constraints/$(ENGINE).txt | $(UV)
+	@echo "› installing Sumika with the $(ENGINE) build of vLLM (about 4 GB for cpu, 12 GB for cuda)"
+	@test -x $(PY) || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv
+	@$(UV) pip sync --python $(PY) --require-hashes $(TORCH) constraints/$(ENGINE).txt
+	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
+	@rm -f .venv/.installed-*; touch $@
+
+test: install ## Everything: checks, unit, contract, integration, and end to end on real vLLM
+	@$(PY) -m pytest $(ARGS)
+
+check: install ## ruff, mypy --strict, import rules
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+format: install ## Mend what ruff can mend
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+lock: $(UV) ## Resolve constraints/ again from pyproject.toml
+	@$(UV) pip compile --quiet pyproject.toml --extra cpu --extra finetune --extra test --override constraints/overrides.txt \
+	  $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) --python-version $(PYTHON_VERSION) --python-platform x86_64-manylinux_2_31 \
+	  --generate-hashes --no-annotate --no-header --output-file constraints/cpu.txt
+	@$(UV) pip compile --quiet pyproject.toml --extra cuda --extra finetune --extra test --python-version $(PYTHON_VERSION) \
+	  --python-platform x86_64-manylinux_2_31 --generate-hashes --no-annotate --no-header --output-file constraints/cuda.txt
+
+clean: ## Remove the environment and caches; weights and data under var/ stay
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,38 @@
+"""What a command starts from: settings and an open store."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sumika.models.bootstrap import open_store
+from sumika.models.settings import Settings, load_settings
+from sumika.models.store import Store
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Settings, Store]]:
+    settings = load_settings()
+    store = open_store(settings)
+    try:
+        yield settings, store
+    finally:
+        store.close()
+
+
+def actor() -> str:
+    """Who moves things from this command line, for the history: the login and the machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"[:128]
+
+
+def log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,0 +1,37 @@
+"""`sumika`: one command, a group for each noun."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from sumika.cli import aliases, chat, demo, doctor, finetune, keys, models, output, serve, status
+from sumika.models.errors import SumikaError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="住処: your company's own language models."
+)
+serve.register(app)
+status.register(app)
+chat.register(app)
+doctor.register(app)
+aliases.register(app)
+demo.register(app)
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(finetune.app, name="finetune")
+
+
+def main() -> None:
+    """Run one command; an expected failure is one sentence and an exit code, not a traceback."""
+    os.umask(0o077)  # weights, records and logs are nobody else's on this machine
+    try:
+        app()
+    except SumikaError as error:
+        sys.exit(output.fail(error).exit_code)
+
+
+if __name__ == "__main__":
+    main()

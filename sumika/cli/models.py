@@ -1,0 +1,166 @@
+"""`sumika models`: what the registry holds, and how models come and go."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sumika.cli import output, pulling
+from sumika.cli.aliases import described
+from sumika.cli.context import opened
+from sumika.cli.output import Json
+from sumika.models import adapter_rules, aliases, artifacts, catalog, importing, registry
+from sumika.models.errors import SumikaError
+from sumika.models.names import VersionRef
+from sumika.models.registry import Version
+from sumika.models.settings import Settings
+from sumika.models.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
+
+
+def _shown(version: Version, settings: Settings) -> dict[str, Any]:
+    return {
+        "version": str(version.ref), "kind": version.kind, "base": str(version.base) if version.base else None,
+        "gate": version.gate, "digest": version.digest, "created_at": version.created_at,
+        "folder": str(settings.layout.artifacts / version.folder), **version.meta,
+    }  # fmt: skip
+
+
+@app.command("list")
+def list_models(json: Json = False) -> None:
+    """Every version, and the aliases that lead to it."""
+    with opened() as (settings, store), store.read() as connection:
+        versions = registry.list_all(connection)
+        served: dict[int, list[str]] = {}
+        for alias in aliases.list_all(connection):
+            served.setdefault(alias.version_id, []).append(alias.name)
+    if json:
+        output.print_json([{**_shown(v, settings), "aliases": served.get(v.id, [])} for v in versions])
+        return
+    rows = [
+        (v.ref, v.kind, v.base, v.gate if v.gate != "none" else "", ", ".join(served.get(v.id, [])), v.created_at[:19])
+        for v in versions
+    ]
+    output.print_table(
+        ("version", "kind", "base", "gate", "served as", "created (UTC)"), rows,
+        ("No models yet. Bring one in: 'sumika models pull gemma-3-270m'.", "モデルはまだありません。sumika models pull gemma-3-270m で取り込めます。"),
+    )  # fmt: skip
+
+
+@app.command()
+def show(ref: Ref, json: Json = False) -> None:
+    """All that is known of one version: lineage, data, evaluation, where it serves and served."""
+    with opened() as (settings, store), store.read() as connection:
+        version = registry.get(connection, VersionRef.parse(ref))
+        serving = [a.name for a in aliases.list_all(connection) if a.version_id == version.id]
+        moves = [m for m in aliases.history(connection) if version.ref in (m.from_ref, m.to_ref)]
+    whole = {**_shown(version, settings), "aliases": serving, "moves": [described(m) for m in moves]}
+    if json:
+        output.print_json(whole)
+    else:
+        output.out().print_json(data=whole, ensure_ascii=False, default=str)
+
+
+@app.command("import")
+def import_model(
+    name: Annotated[str, typer.Argument(help="The name to register it under.")],
+    path: Annotated[Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), or a .gguf file.")],
+    base: Annotated[str | None, typer.Option(metavar="NAME@N", help="For an adapter: the base it was trained on.")] = None,
+    json: Json = False,
+) -> None:
+    """Copy a model in from a local disk as a new version."""
+    with opened() as (settings, store):
+        is_adapter = (path / adapter_rules.CONFIG).is_file()
+        with output.copy_progress(f"importing {name}", f"{name} を取り込み中") as told:
+            if is_adapter:
+                version = importing.import_adapter(
+                    store, settings.layout, name, path, base=_base_of(name, base),
+                    max_lora_rank=settings.engine.max_lora_rank, progress=told,
+                )  # fmt: skip
+            elif path.suffix == ".gguf":
+                version = _import_gguf(settings, store, name, path)
+            else:
+                version = importing.import_base(store, settings.layout, name, path, progress=told)
+    _tell(version, settings, json)
+
+
+def _base_of(name: str, base: str | None) -> VersionRef:
+    if base is None:
+        raise SumikaError(
+            "bad_lineage",
+            f"{name} is a LoRA adapter; name the base it was trained on with --base NAME@N.",
+            f"{name} はLoRAアダプターです。学習元のベースモデルを --base NAME@N で指定してください。",
+        )
+    return VersionRef.parse(base)
+
+
+def _import_gguf(settings: Settings, store: Store, name: str, path: Path) -> Version:
+    from sumika.finetune import convert
+
+    if not path.is_file():
+        raise SumikaError("bad_source", f"There is no file {path}.", f"ファイル {path} がありません。")
+    with tempfile.TemporaryDirectory(dir=settings.layout.root, prefix=".gguf-") as scratch:
+        folder = Path(scratch) / "model"
+        convert.from_gguf(path.resolve(), folder)
+        return importing.import_base(store, settings.layout, name, folder)
+
+
+@app.command()
+def pull(
+    model: Annotated[str, typer.Argument(metavar="ID", help="A catalog id ('configs/catalog/'), or its hub id.")],
+    json: Json = False,
+) -> None:
+    """Bring in a model of the catalog; the only command that may use the network."""
+    with opened() as (settings, store):
+        version = pulling.pull(settings, store, catalog.get(model))
+    _tell(version, settings, json)
+
+
+@app.command()
+def verify(ref: Ref, json: Json = False) -> None:
+    """Hash a version's files again and compare with its manifest; exit code 1 where they differ."""
+    with opened() as (settings, store):
+        with store.read() as connection:
+            version = registry.get(connection, VersionRef.parse(ref))
+        with output.copy_progress(f"verifying {ref}", f"{ref} を検証中") as told:
+            problems = artifacts.verify(settings.layout.artifacts / version.folder, told)
+    if json:
+        output.print_json({"version": ref, "intact": not problems, "problems": problems})
+    elif problems:
+        output.say(f"{ref} differs from what was imported:", f"{ref} は取り込み時と異なります:")
+        for problem in problems:
+            output.out().print(f"  {problem}", highlight=False)
+    else:
+        output.say(f"{ref} is as it was imported.", f"{ref} は取り込み時のままです。")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def remove(ref: Ref, json: Json = False) -> None:
+    """Take a version out of the registry and delete its files; one that is in use is refused."""
+    with opened() as (settings, store):
+        with store.write() as connection:
+            version = registry.get(connection, VersionRef.parse(ref))
+            registry.remove(connection, version)
+        shutil.rmtree(settings.layout.artifacts / version.folder, ignore_errors=True)
+    if json:
+        output.print_json({"removed": ref})
+    else:
+        output.say(f"{ref} is removed.", f"{ref} を削除しました。")
+
+
+def _tell(version: Version, settings: Settings, json: bool) -> None:
+    if json:
+        output.print_json(_shown(version, settings))
+    else:
+        output.say(
+            f"{version.ref} is registered. Serve it: sumika deploy ALIAS {version.ref}",
+            f"{version.ref} を登録しました。配備するには: sumika deploy ALIAS {version.ref}",
+        )

@@ -1,0 +1,45 @@
+"""`sumika up`, and the two roles it starts (which systemd or compose may start by themselves)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from sumika.cli import output
+from sumika.cli.context import log_to_stderr, opened
+from sumika.serving import roles, stack
+
+Parent = Annotated[int | None, typer.Option(hidden=True, help="End when this process is no longer the parent.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("up")(up)
+    app.command("gateway", hidden=True)(gateway)
+    app.command("supervise", hidden=True)(supervise)
+
+
+def up() -> None:
+    """Start the gateway and the engines; Ctrl-C drains and ends them."""
+    with opened() as (settings, _):
+        log_to_stderr(settings)
+        output.say(
+            f"Sumika on http://{settings.host}:{settings.port}/v1 — admin key in {settings.layout.admin_key}",
+            f"Sumika: http://{settings.host}:{settings.port}/v1 — 管理者キーは {settings.layout.admin_key}",
+        )
+        asyncio.run(stack.run_stack(settings))
+
+
+def gateway(parent: Parent = None) -> None:
+    """One gateway worker."""
+    with opened() as (settings, store):
+        log_to_stderr(settings)
+        asyncio.run(roles.serve(settings, store, parent))
+
+
+def supervise(parent: Parent = None) -> None:
+    """The supervisor."""
+    with opened() as (settings, store):
+        log_to_stderr(settings)
+        asyncio.run(roles.supervise(settings, store, parent))

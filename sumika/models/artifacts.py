@@ -1,0 +1,213 @@
+"""Model files on disk: copied in, checked, hashed; the manifest is written last and so marks a folder as complete.
+
+A folder becomes a version only by a row of the registry that names it; whatever no row names is swept away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sumika.models.errors import SumikaError, quoted
+from sumika.models.home import sync_folder, write_atomically
+
+MANIFEST = "manifest.json"
+_ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md"})
+_ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE", "LICENCE"})
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz"})
+_CHUNK = 8 * 2**20
+_STAGING = ".staging"
+
+Progress = Callable[[int, int], None]
+"""Told (bytes done, bytes in all) as a long copy goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Files copied in and complete, but not yet anybody's version. `digest` depends on names and contents alone."""
+
+    folder: Path
+    files: dict[str, FileEntry]
+    digest: str
+
+    def discard(self) -> None:
+        """Remove what was staged; nothing is left to remove once it settled."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def home_in(self, name: str) -> str:
+        """Where `settle` puts the files, relative to the artifacts folder; the registry's row names this."""
+        return f"{name}/{self.folder.name}"
+
+    def settle(self, artifacts: Path, name: str) -> None:
+        target = artifacts / self.home_in(name)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        os.rename(self.folder, target)
+        sync_folder(target.parent)
+        sync_folder(artifacts)
+
+
+def stage(artifacts: Path, source: Path, progress: Progress | None = None) -> Staged:
+    """Copy `source` into a staging folder of `artifacts`, hashing as it goes, and write the manifest last.
+
+    Raises:
+        SumikaError: `bad_source` for a missing folder, a link that leads out of it, pickled weights, code or a file of
+            an unknown kind; `disk_full`.
+    """
+    files = _list(source)
+    total = sum(path.stat().st_size for path in files)
+    folder = artifacts / _STAGING / secrets.token_hex(8)
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        _check_space(artifacts, total)
+        entries, done = {}, 0
+        for path in files:
+            base = done
+            entry = _copy(path, folder / path.name, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
+            entries[path.name] = entry
+            done += entry.bytes
+        digest = digest_of(entries)
+        manifest = {
+            "format": 1,
+            "digest": digest,
+            "files": {n: {"bytes": e.bytes, "sha256": e.sha256} for n, e in entries.items()},
+        }
+        sync_folder(folder)
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Staged(folder, entries, digest)
+
+
+def digest_of(files: dict[str, FileEntry]) -> str:
+    """SHA-256 over the sorted names and hashes: one figure for the whole folder."""
+    lines = "".join(f"{name}\0{entry.sha256}\n" for name, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, FileEntry]:
+    """Raises SumikaError `broken_artifact` when the manifest is missing or unreadable."""
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        return {name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SumikaError(
+            "broken_artifact",
+            f"The manifest in {folder} can't be read ({error}). Import the model again.",
+            f"{folder} のマニフェストを読めません({error})。モデルを取り込み直してください。",
+            status=500,
+        ) from None
+
+
+def verify(folder: Path, progress: Progress | None = None) -> list[str]:
+    """Hash every file again; one line for each that is missing, added or changed. Empty: all as imported."""
+    files = read_manifest(folder)
+    total = sum(entry.bytes for entry in files.values())
+    found, done = [], 0
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{name}: missing")
+            continue
+        base = done
+        now = _copy(path, None, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
+        done += entry.bytes
+        if now != entry:
+            found.append(f"{name}: changed ({entry.bytes} bytes {entry.sha256[:12]}… → {now.bytes} bytes {now.sha256[:12]}…)")
+    extra = {path.name for path in folder.iterdir()} - set(files) - {MANIFEST}
+    return found + [f"{name}: not in the manifest" for name in sorted(extra)]
+
+
+def sweep(artifacts: Path, named: set[str]) -> list[str]:
+    """Remove staging leftovers and folders that no row names (an import cut short); the names of what went."""
+    gone = []
+    for folder in sorted(artifacts.glob("*/*")):
+        relative = folder.relative_to(artifacts).as_posix()
+        if folder.is_dir() and relative not in named:
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(relative)
+    return gone
+
+
+def _list(source: Path) -> list[Path]:
+    if not source.is_dir():
+        raise _bad_source(
+            f"'{quoted(str(source))}' is not a folder; give the folder that holds the model's files.",
+            f"「{quoted(str(source))}」はフォルダーではありません。モデルのファイルがあるフォルダーを指定してください。",
+        )
+    root = source.resolve()
+    files = []
+    for path in sorted(source.iterdir()):
+        name = quoted(path.name)
+        if path.name.startswith(".") or path.name == MANIFEST:
+            continue
+        if not path.resolve().is_relative_to(root) and path.is_symlink():
+            raise _bad_source(
+                f"'{name}' is a link that leads out of the folder; put the file itself there.",
+                f"「{name}」はフォルダーの外を指すリンクです。実際のファイルを置いてください。",
+            )
+        if path.is_dir():
+            raise _bad_source(
+                f"'{name}' is a folder; a model's files lie side by side in one. Move it away and import again.",
+                f"「{name}」はフォルダーです。モデルのファイルは1つのフォルダーに並べてください。",
+            )
+        if path.suffix in _PICKLES:
+            raise _bad_source(
+                f"'{name}' holds pickled data, which can run code when it is opened. Use safetensors and leave it out.",
+                f"「{name}」はpickle形式で、開くだけでコードが実行されるおそれがあります。safetensors形式を使い、取り除いてください。",
+            )
+        if not path.is_file() or (path.suffix not in _ALLOWED_SUFFIXES and path.name not in _ALLOWED_NAMES):
+            raise _bad_source(
+                f"'{name}' is no file a model needs (allowed: {', '.join(sorted(_ALLOWED_SUFFIXES))}). Take it out and import again.",
+                f"「{name}」はモデルに必要な種類のファイルではありません(可: {', '.join(sorted(_ALLOWED_SUFFIXES))})。取り除いてください。",
+            )
+        files.append(path)
+    return files
+
+
+def _copy(source: Path, target: Path | None, progress: Callable[[int], object]) -> FileEntry:
+    """Hash `source`, writing it to `target` as well if there is one, synced."""
+    hasher, done = hashlib.sha256(), 0
+    with source.open("rb") as reader:
+        writer = target.open("xb") if target else None
+        try:
+            while chunk := reader.read(_CHUNK):
+                hasher.update(chunk)
+                if writer:
+                    writer.write(chunk)
+                done += len(chunk)
+                progress(done)
+            if writer:
+                writer.flush()
+                os.fsync(writer.fileno())
+        finally:
+            if writer:
+                writer.close()
+    return FileEntry(done, hasher.hexdigest())
+
+
+def _check_space(artifacts: Path, needed: int) -> None:
+    free = shutil.disk_usage(artifacts).free
+    if free < needed + 64 * 2**20:
+        raise SumikaError(
+            "disk_full",
+            f"{needed / 2**30:.1f} GiB are needed under {artifacts} and {free / 2**30:.1f} GiB are free. Make room, or set SUMIKA_HOME to another disk.",
+            f"{artifacts} に {needed / 2**30:.1f} GiB 必要ですが、空きは {free / 2**30:.1f} GiB です。空きを作るか、SUMIKA_HOME を別のディスクにしてください。",
+            status=507,
+        )
+
+
+def _bad_source(en: str, ja: str) -> SumikaError:
+    return SumikaError("bad_source", en, ja)

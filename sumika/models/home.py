@@ -1,0 +1,98 @@
+"""Where things lie on disk under $SUMIKA_HOME; nothing here is ever inside the source tree's tracked files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# A Unix socket's path must fit in sun_path: 108 bytes with its NUL (unix(7)).
+_SOCKET_PATH_LIMIT = 107
+_LONGEST_SOCKET_NAME = len("engine-0123456789abcdef.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The layout of one Sumika's data directory (created 0700: it holds weights, keys and records)."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "sumika.db"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.root / "admin.key"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def runs(self) -> Path:
+        """One folder for each training run."""
+        return self.root / "runs"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def sockets(self) -> Path:
+        """The 0700 folder of the engines' sockets: under the root, or a short one in the temporary folder
+        when the root's path is too long for a socket."""
+        inside = self.root / "run"
+        if len(os.fsencode(inside)) + 1 + _LONGEST_SOCKET_NAME <= _SOCKET_PATH_LIMIT:
+            return inside
+        tag = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"sumika-{os.getuid()}-{tag}"
+
+    def create(self) -> None:
+        """Make every folder, private to this user.
+
+        Raises:
+            PermissionError: when the socket folder belongs to somebody else.
+        """
+        for folder in (self.root, self.artifacts, self.runs, self.logs, self.sockets):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = self.sockets.stat()
+        if owner.st_uid != os.getuid():
+            raise PermissionError(f"{self.sockets} belongs to another user; remove it and start again")
+        self.sockets.chmod(0o700)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a whole file so that a reader, or a crash, sees the old content or the new: temp, fsync, rename, fsync."""
+    fd, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        try:
+            os.fchmod(fd, mode)
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temp, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temp)
+        raise
+    sync_folder(path.parent)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,111 @@
+"""Bring a model's files in as a new immutable version, all or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sumika.models import adapter_rules, artifacts, registry, tensors
+from sumika.models.artifacts import Progress, Staged
+from sumika.models.errors import SumikaError
+from sumika.models.home import Home
+from sumika.models.names import VersionRef, check_name
+from sumika.models.registry import Gate, Version
+from sumika.models.store import Store
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_INDEX = "model.safetensors.index.json"
+
+
+def import_base(
+    store: Store, home: Home, name: str, source: Path, *, meta: dict[str, Any] | None = None, progress: Progress | None = None
+) -> Version:
+    """Copy a base model's folder in and register it; the version there already, if it holds the same files.
+
+    Raises:
+        SumikaError: `bad_name`, `bad_source`, `bad_model`, `bad_weights`, `disk_full`, `wrong_kind`.
+    """
+    check_name(name)
+    staged = artifacts.stage(home.artifacts, source, progress)
+    return _register(store, home, name, staged, lambda: _check_base(staged.folder), kind="base", meta=meta or {})
+
+
+def import_adapter(
+    store: Store, home: Home, name: str, source: Path, *, base: VersionRef, max_lora_rank: int,
+    gate: Gate = "none", meta: dict[str, Any] | None = None, progress: Progress | None = None,
+) -> Version:  # fmt: skip
+    """Copy an adapter's folder in, check it against its base and register it.
+
+    Raises:
+        SumikaError: as `import_base`, and `not_found` for the base, `bad_lineage`, `bad_adapter`.
+    """
+    check_name(name)
+    with store.read() as connection:
+        base_version = registry.get(connection, base)
+    staged = artifacts.stage(home.artifacts, source, progress)
+    return _register(
+        store, home, name, staged,
+        lambda: adapter_rules.check(staged.folder, home.artifacts / base_version.folder, max_lora_rank),
+        kind="adapter", base=base_version, gate=gate, meta=meta or {},
+    )  # fmt: skip
+
+
+def _register(store: Store, home: Home, name: str, staged: Staged, check: Callable[[], None], **row: Any) -> Version:
+    """A crash between the move and the commit leaves a folder that no row names; `artifacts.sweep` removes it."""
+    try:
+        check()
+        with store.write() as connection:
+            same = registry.find_digest(connection, name, staged.digest)
+            if same is not None:
+                return same
+            version = registry.add(connection, name, folder=staged.home_in(name), digest=staged.digest, **row)
+            staged.settle(home.artifacts, name)
+            return version
+    finally:
+        staged.discard()
+
+
+def _check_base(folder: Path) -> None:
+    config = _read_json(folder, "config.json")
+    if not isinstance(config.get("architectures"), list) or "model_type" not in config:
+        raise _bad_model("config.json names no architecture", "config.json に architectures がありません")
+    if "auto_map" in config:
+        raise _bad_model("config.json asks for code of its own (auto_map)", "config.json が独自コード(auto_map)を要求しています")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise _bad_model(
+            "no tokenizer is there (tokenizer.json or tokenizer.model)", "トークナイザー(tokenizer.json など)がありません"
+        )
+    weights = {path.name for path in folder.glob("*.safetensors")}
+    if (folder / _INDEX).is_file():
+        named = set(_read_json(folder, _INDEX).get("weight_map", {}).values())
+        if missing := sorted(named - weights):
+            raise _bad_model(
+                f"{missing[0]} is missing ({len(missing)} of {len(named)} weight files)",
+                f"重みファイル {missing[0]} がありません",
+            )
+    if not weights:
+        raise _bad_model("no .safetensors weights are there", ".safetensors 形式の重みがありません")
+    for name in sorted(weights):
+        tensors.list_tensors(folder / name)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / name).read_bytes())
+    except FileNotFoundError:
+        raise _bad_model(f"{name} is missing", f"{name} がありません") from None
+    except ValueError:
+        raise _bad_model(f"{name} is not JSON", f"{name} がJSONではありません") from None
+    if not isinstance(value, dict):
+        raise _bad_model(f"{name} is not a JSON object", f"{name} がJSONオブジェクトではありません")
+    return value
+
+
+def _bad_model(en: str, ja: str) -> SumikaError:
+    return SumikaError(
+        "bad_model",
+        f"The folder is not a model that can be served: {en}. Copy the complete model and import it again.",
+        f"このフォルダーは配備できるモデルではありません: {ja}。モデル一式をコピーして取り込み直してください。",
+    )

@@ -1,0 +1,112 @@
+"""The store's tables. Migrations under `migrations/versions` create them; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+_MOMENT = String(27)
+
+# One row: how often the registry, keys or engines changed. Readers poll it and reload only when it moved.
+revision = Table("revision", metadata, Column("id", Integer, primary_key=True), Column("n", Integer, nullable=False))
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("base_id", Integer, ForeignKey("versions.id")),
+    Column("folder", String(255), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("gate", String(8), nullable=False),
+    Column("meta", JSON, nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("removed_at", _MOMENT),
+    UniqueConstraint("name", "number"),
+    CheckConstraint("kind in ('base', 'adapter')", name="kind"),
+    CheckConstraint("gate in ('none', 'passed', 'refused')", name="gate"),
+    CheckConstraint("(kind = 'adapter') = (base_id is not null)", name="lineage"),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version_id", Integer, ForeignKey("versions.id"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("moved_at", _MOMENT, nullable=False),
+)
+
+# What was asked of an alias and how it ended; the rows that are done are the alias's history.
+moves = Table(
+    "moves",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("alias", String(64), nullable=False, index=True),
+    Column("from_id", Integer, ForeignKey("versions.id")),
+    Column("to_id", Integer, ForeignKey("versions.id"), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("step", String(16), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("canary", JSON),
+    Column("error", JSON),
+    Column("asked_at", _MOMENT, nullable=False),
+    Column("ended_at", _MOMENT),
+    CheckConstraint("kind in ('deploy', 'rollback')", name="kind"),
+    CheckConstraint("state in ('open', 'done', 'refused')", name="state"),
+)
+
+# What the supervisor sees: one row for each engine process.
+engines = Table(
+    "engines",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("base_id", Integer, ForeignKey("versions.id"), nullable=False),
+    Column("socket", String(255), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("pid", Integer),
+    Column("pid_started", String(32)),
+    Column("adapters", JSON, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("error", Text),
+    Column("changed_at", _MOMENT, nullable=False),
+    CheckConstraint("state in ('starting', 'ready', 'failed', 'stopping')", name="state"),
+)
+
+# What each gateway worker has seen and has running, so that an adapter is unloaded only when nobody uses it.
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("seen_revision", Integer, nullable=False),
+    Column("running", JSON, nullable=False),
+    Column("beat_at", _MOMENT, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("last4", String(4), nullable=False),
+    Column("role", String(8), nullable=False),
+    Column("aliases", JSON),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT),
+    Column("revoked_at", _MOMENT),
+    CheckConstraint("role in ('admin', 'engineer', 'app')", name="role"),
+)

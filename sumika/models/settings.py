@@ -1,0 +1,137 @@
+"""Settings: `configs/sumika.yaml`, then the environment (`SUMIKA_PORT`, `SUMIKA_ENGINE__MAX_LORAS`, ...), which wins."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from sumika.models import yamlfile
+from sumika.models.home import Home
+
+PREFIX = "SUMIKA_"
+DEFAULT_FILE = Path("configs/sumika.yaml")
+# Read by the command line and the tests, not settings.
+_NOT_SETTINGS = ("SUMIKA_CONFIG", "SUMIKA_TEST_", "SUMIKA_LANG")
+_DEFAULT_SECRETS = frozenset({"password", "passwd", "postgres", "changeme", "changethis", "secret", "admin", "sumika", "example"})
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+class EngineSettings(BaseModel):
+    """How vLLM is started; sizes that a base needs differently stand in its catalog entry, which goes first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: list[NonEmpty] = Field(
+        default_factory=lambda: [sys.executable, "-m", "vllm.entrypoints.openai.api_server"], min_length=1
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    start_timeout_s: float = Field(default=900, gt=0)
+    stop_timeout_s: float = Field(default=30, ge=0)
+    max_loras: int = Field(default=4, ge=1, le=64)
+    max_cpu_loras: int = Field(default=32, ge=1, le=4096)
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 16
+    cpu_kv_cache_gib: int = Field(default=2, ge=1)
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, lt=1)
+
+
+class GatewaySettings(BaseModel):
+    """Bounds on what one client may ask of the gateway."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: int = Field(default=2 * 2**20, ge=1024)
+    body_timeout_s: float = Field(default=30, gt=0)
+    first_byte_timeout_s: float = Field(default=300, gt=0)
+    idle_timeout_s: float = Field(default=120, gt=0)
+    drain_timeout_s: float = Field(default=30, ge=0)
+
+
+class Settings(BaseSettings):
+    """Everything an operator sets. Unknown keys are refused, wherever they stand."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, case_sensitive=False
+    )
+
+    home: Path = Path("var")
+    host: NonEmpty = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    database_url: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    engine: EngineSettings = EngineSettings()
+    gateway: GatewaySettings = GatewaySettings()
+
+    @model_validator(mode="after")
+    def _no_default_secret(self) -> Settings:
+        if self.database_url is None:
+            return self
+        try:
+            url = make_url(self.database_url)
+        except ArgumentError:
+            raise ValueError("database_url is not a database URL such as postgresql+psycopg://user:…@host/sumika") from None
+        if url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ValueError("database_url must name SQLite or PostgreSQL")
+        if url.password is not None and str(url.password).lower() in _DEFAULT_SECRETS:
+            raise ValueError("database_url carries a default password; choose a secret one")
+        return self
+
+    @property
+    def layout(self) -> Home:
+        return Home(self.home.expanduser().resolve())
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.layout.database}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the base class fixes the signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file; no .env file and no secrets folder are read."""
+        return env_settings, init_settings
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Read the settings file (`SUMIKA_CONFIG`, else `configs/sumika.yaml` where it exists) under the environment.
+
+    Raises:
+        SumikaError: `bad_config`, naming every problem at once.
+    """
+    path = file or Path(os.environ.get("SUMIKA_CONFIG", DEFAULT_FILE))
+    named = file is not None or "SUMIKA_CONFIG" in os.environ
+    document = yamlfile.read(path) if named or path.exists() else yamlfile.Document(path, {}, {})
+    strange = _strange_variables(os.environ)
+    if strange:
+        raise yamlfile.config_error(Path("environment"), strange)
+    try:
+        return Settings(**document.data)
+    except ValidationError as error:
+        raise yamlfile.explained(Settings, document, error) from None
+
+
+def _strange_variables(environment: Mapping[str, str]) -> list[str]:
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for group, kind in (("ENGINE", EngineSettings), ("GATEWAY", GatewaySettings)):
+        known += [f"{PREFIX}{group}__{name.upper()}" for name in kind.model_fields]
+    strange = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name.startswith(_NOT_SETTINGS) or name in known:
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        strange.append(f"unknown variable {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    return strange

@@ -1,0 +1,97 @@
+"""The store: SQLite by default, PostgreSQL by URL. Short transactions over the tables of `schema.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pysqlite3.dbapi2 as sqlite
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, select, update
+from sqlalchemy.exc import OperationalError
+
+from sumika.models import schema
+from sumika.models.errors import SumikaError
+
+_BUSY_TIMEOUT_MS = 5_000
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Store:
+    """Transactions on one database. Cheap to make; `close` it when done.
+
+    Every `write` moves the revision, so that readers in other processes notice within one poll.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _sqlite_engine(url) if url.startswith("sqlite") else create_engine(url, pool_pre_ping=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with _told(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self, *, quiet: bool = False) -> Iterator[Connection]:
+        """A write transaction; `quiet` ones (heartbeats) leave the revision where it is."""
+        with _told(), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+            yield connection
+            if not quiet:
+                connection.execute(update(schema.revision).values(n=schema.revision.c.n + 1))
+
+    def migrate(self) -> None:
+        """Bring the schema to this code's version; safe when several processes start at once."""
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def revision(connection: Connection) -> int:
+    return int(connection.execute(select(schema.revision.c.n)).scalar_one())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn a database that can't be written or reached into a sentence that says what to do."""
+    try:
+        yield
+    except OperationalError as error:
+        raise SumikaError(
+            "store_unavailable",
+            f"The database did not answer: {error.orig}. Check its disk and that no other program holds it, then try again.",
+            f"データベースが応答しません: {error.orig}。ディスクの空きと、他のプログラムが使用していないかを確認してください。",
+            status=503,
+            retry_after=5,
+        ) from error
+
+
+def _sqlite_engine(url: str) -> Engine:
+    # pysqlite3 carries its own SQLite: the system's may lie in the range whose WAL can lose commits (3.7.0-3.51.2).
+    engine = create_engine(url, module=sqlite)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions begin below, not in the driver
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"busy_timeout={_BUSY_TIMEOUT_MS}",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer that starts as a reader can't wait for its turn: SQLite answers BUSY at once.
+        write = connection.get_execution_options().get("sumika_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

@@ -1,0 +1,108 @@
+"""The supervisor's words to one vLLM engine, over its Unix socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from sumika.models.canary import CanaryPrompt
+from sumika.models.errors import SumikaError
+
+_HOST = "http://engine"  # the name is not looked up: the connector only knows one socket
+_SHORT = aiohttp.ClientTimeout(total=5)
+_LONG = aiohttp.ClientTimeout(total=120)
+_WARM_UP = aiohttp.ClientTimeout(total=600)
+
+
+class EngineClient:
+    """One engine's own server. Every method raises SumikaError `engine_unreachable` when it does not answer."""
+
+    def __init__(self, socket: str) -> None:
+        self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=socket))
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def healthy(self) -> bool:
+        try:
+            status, _ = await self._call("GET", "/health", None, _SHORT)
+        except SumikaError:
+            return False
+        return status == 200
+
+    async def warm_up(self, model: str) -> None:
+        """One real token, log-probabilities too: the first request of a fresh engine compiles and can take half a
+        minute, and an engine whose server answers may still be unable to generate."""
+        payload = {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        status, body = await self._call("POST", "/v1/completions", payload, _WARM_UP)
+        if status != 200:
+            raise SumikaError(
+                "engine_failed",
+                f"The engine started but can't generate: {_reason(body)}",
+                f"エンジンは起動しましたが、生成できません: {_reason(body)}",
+                status=503,
+                retry_after=30,
+            )
+
+    async def adapters(self) -> set[str]:
+        """The LoRA names the engine holds: its list of models less the base."""
+        _, body = await self._call("GET", "/v1/models", None, _SHORT)
+        return {model["id"] for model in body["data"] if model.get("parent")}
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Raises SumikaError `adapter_refused` with vLLM's own reason. Loading a name twice is no error."""
+        # A relative path that does not exist would be taken for a hub name.
+        payload = {"lora_name": name, "lora_path": str(folder.resolve())}
+        status, body = await self._call("POST", "/v1/load_lora_adapter", payload, _LONG)
+        if status != 200 and "already" not in _reason(body):
+            raise SumikaError(
+                "adapter_refused",
+                f"vLLM refused to load {name}: {_reason(body)}",
+                f"vLLMが {name} を読み込めませんでした: {_reason(body)}",
+                status=409,
+            )
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unloading a name that is not there is no error."""
+        await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, _LONG)
+
+    async def log_probabilities(self, model: str, prompts: list[CanaryPrompt]) -> list[list[float]]:
+        """What `model` thinks (nats) of each token of each prompt's answer."""
+        return [await self._answer_log_probabilities(model, prompt) for prompt in prompts]
+
+    async def _answer_log_probabilities(self, model: str, prompt: CanaryPrompt) -> list[float]:
+        ids = prompt.prompt_ids + prompt.answer_ids
+        payload = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        status, body = await self._call("POST", "/v1/completions", payload, _LONG)
+        if status != 200:
+            raise SumikaError(
+                "canary_failed",
+                f"The engine could not answer the canary prompt for {model}: {_reason(body)}",
+                f"{model} の確認用プロンプトにエンジンが応答できませんでした: {_reason(body)}",
+                status=409,
+            )
+        told = body["choices"][0]["prompt_logprobs"][len(prompt.prompt_ids) :]
+        return [float(at[str(token)]["logprob"]) for at, token in zip(told, prompt.answer_ids, strict=True)]
+
+    async def _call(self, method: str, path: str, payload: object, timeout: aiohttp.ClientTimeout) -> tuple[int, Any]:
+        try:
+            async with self._session.request(method, _HOST + path, json=payload, timeout=timeout) as response:
+                is_json = response.content_type == "application/json"
+                return response.status, await (response.json() if is_json else response.text())
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise SumikaError(
+                "engine_unreachable",
+                f"The engine does not answer on {path} ({type(error).__name__}). It is restarted if it died; see 'sumika status'.",
+                f"エンジンが {path} に応答しません({type(error).__name__})。停止した場合は自動で再起動します(sumika status で確認)。",
+                status=503,
+                retry_after=10,
+            ) from error
+
+
+def _reason(body: Any) -> str:
+    if isinstance(body, dict):
+        error = body.get("error", body)
+        return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    return str(body)

@@ -1,0 +1,32 @@
+"""Prometheus metrics of one gateway worker. Labels come from the registry, never from a client's text."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+UNKNOWN = "-"
+
+
+class Metrics:
+    """A registry of its own, so that two apps in one process do not share figures."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "sumika_requests", "Requests by the alias they named and the status they ended with", ["alias", "status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.first_byte = Histogram(
+            "sumika_first_byte_seconds", "From request to the first byte of the answer", ["alias"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.duration = Histogram(
+            "sumika_request_seconds", "From request to the end of the answer", ["alias"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.running = Gauge("sumika_requests_running", "Requests under way", ["version"], registry=self.registry)
+        self.engines = Gauge("sumika_engines", "Engines by state", ["state"], registry=self.registry)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,148 @@
+"""What a client may ask, field by field. Everything that goes to an engine is built from these and from nothing else.
+
+Bounds are the OpenAI API's where it has them; `top_k`, `min_p` and `repetition_penalty` are vLLM's own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sumika.models.errors import SumikaError, quoted
+
+MAX_CHOICES = 8
+_MAX_TOKENS = 1_000_000
+_MAX_DEPTH = 32
+
+Stop = str | Annotated[list[str], Field(max_length=4)]
+
+
+class _Strict(BaseModel):
+    """No unknown field, no `true` for 1, no "1" for 1, no NaN; a field called `model_…` is no special case."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
+    name: Annotated[str, Field(max_length=64)] | None = None
+
+
+class _Sampling(_Strict):
+    model: Annotated[str, Field(max_length=256)]
+    max_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, le=1_000_000)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Stop | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=2)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Annotated[str, Field(max_length=512)] | None = None
+
+    def upstream(self, version: str) -> bytes:
+        """The body for the engine: what the client set, less what is ours, on the version its alias leads to."""
+        body: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"user", "model"})
+        if not self.stream:
+            body.pop("stream_options", None)
+        return json.dumps({"model": version, **body}, ensure_ascii=False).encode()
+
+
+class ChatRequest(_Sampling):
+    messages: list[Message] = Field(min_length=1, max_length=4_096)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+
+
+class CompletionRequest(_Sampling):
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool | None = None
+    suffix: None = None
+
+
+def parse(kind: type[_Sampling], body: bytes) -> Any:
+    """Read one request.
+
+    Raises:
+        SumikaError: `invalid_json`, or `invalid_request` naming the field (`param`) and what is wrong with it.
+    """
+    try:
+        # Text first: json.loads would guess UTF-16 and 32 from bytes.
+        data = json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        _check(data, _MAX_DEPTH)
+    except (ValueError, RecursionError) as error:
+        reason = quoted(str(error)) if isinstance(error, _Refused) else "it is not JSON in UTF-8"
+        raise SumikaError(
+            "invalid_json",
+            f"The request body can't be read: {reason}.",
+            f"リクエスト本文を読み取れません: {reason}。",
+        ) from None
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+class _Refused(ValueError):
+    """JSON that a lenient reader would take, with our own words for why we do not."""
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise _Refused("a key is given twice in one object")
+    return result
+
+
+def _no_constant(name: str) -> None:
+    raise _Refused(f"{name} is no JSON number")
+
+
+def _check(value: Any, depth: int) -> None:
+    """Bound the depth, and refuse lone surrogates and infinite numbers, which would fail later and elsewhere."""
+    if depth == 0:
+        raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise _Refused("a text holds half of a surrogate pair")
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, depth)
+            _check(item, depth - 1)
+
+
+def _invalid(error: ValidationError) -> SumikaError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = [str(part) for part in first["loc"]]
+    param = quoted(".".join(path)) if path else None
+    unknown = first["type"] == "extra_forbidden"
+    reason = "unknown field" if unknown else quoted(first["msg"])
+    more = f" ({error.error_count()} problems in all)" if error.error_count() > 1 else ""
+    return SumikaError(
+        "unknown_field" if unknown else "invalid_request",
+        f"{param or 'The body'}: {reason}{more}.",
+        f"{param or '本文'}: {'未対応の項目です' if unknown else reason}{more}。",
+        param=param,
+    )

@@ -1,0 +1,107 @@
+"""`sumika up`: the supervisor and the gateway as two processes under one parent, started, watched and drained in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from sumika.models.errors import SumikaError
+from sumika.models.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ROLES = ("supervise", "gateway")
+_RESTART_PAUSE_S = (1.0, 30.0)
+_STEADY_S = 60.0
+_PARENT_POLL_S = 0.5
+_SLACK_S = 15.0
+
+
+async def run_stack(settings: Settings) -> None:
+    """Run both roles until SIGINT or SIGTERM; then drain the gateway first and end the engines after it.
+
+    Raises:
+        SumikaError: `port_taken`, when something else listens where the gateway should.
+    """
+    check_port(settings)
+    stop = stop_on_signals()
+    children = {role: _Child(role) for role in _ROLES}
+    watchers = [asyncio.create_task(child.keep()) for child in children.values()]
+    await stop.wait()
+    for watcher in watchers:
+        watcher.cancel()
+    await asyncio.gather(*watchers, return_exceptions=True)
+    log.info("draining: running answers may end, new ones are refused")
+    await children["gateway"].end(settings.gateway.drain_timeout_s + _SLACK_S)
+    await children["supervise"].end(settings.engine.stop_timeout_s + _SLACK_S)
+    log.info("ended")
+
+
+def check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SumikaError(
+                "port_taken",
+                f"{settings.host}:{settings.port} can't be listened on ({error.strerror}). End what uses it, or set SUMIKA_PORT.",
+                f"{settings.host}:{settings.port} で待ち受けできません({error.strerror})。使用中のプログラムを終了するか、SUMIKA_PORT を変えてください。",
+                status=409,
+            ) from None
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def when_orphaned(parent: int, act: Callable[[], None]) -> None:
+    """Call `act` once `parent` is no longer our parent: whoever started us died and can't end us any more."""
+    while os.getppid() == parent:
+        await asyncio.sleep(_PARENT_POLL_S)
+    log.warning("the process that started this one is gone; ending too")
+    act()
+
+
+class _Child:
+    """One role as a process of its own, started again when it dies."""
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def keep(self) -> None:
+        pause = _RESTART_PAUSE_S[0]
+        while True:
+            began = time.monotonic()
+            # A session of its own, so that Ctrl-C reaches the parent alone, which drains in order.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sumika.cli.main", self._role, "--parent", str(os.getpid()), start_new_session=True
+            )
+            status = await self._process.wait()
+            pause = _RESTART_PAUSE_S[0] if time.monotonic() - began > _STEADY_S else min(pause * 2, _RESTART_PAUSE_S[1])
+            log.error("%s ended with status %s; started again in %.0f s", self._role, status, pause)
+            await asyncio.sleep(pause)
+
+    async def end(self, grace_s: float) -> None:
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), grace_s)
+        except TimeoutError:
+            log.error("%s did not end in %.0f s and is killed", self._role, grace_s)
+            self._process.kill()
+            await self._process.wait()

@@ -1,0 +1,97 @@
+"""How vLLM is started: its arguments and its environment, both closed lists."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from sumika.models.home import Home
+from sumika.models.registry import Version
+from sumika.models.settings import EngineSettings
+
+Device = Literal["cpu", "cuda"]
+
+# What an engine may see of our environment; nothing that could carry a secret.
+_PASSED_ON = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_HOME",
+    "NVIDIA_VISIBLE_DEVICES",
+    "TZ",
+)
+_DEFAULT_CONTEXT = 8_192
+
+
+def device(settings: EngineSettings) -> Device:
+    """CUDA where the driver answers, else the CPU build."""
+    if settings.device != "auto":
+        return settings.device
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "cpu"
+    answer = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
+    return "cuda" if answer.returncode == 0 and "GPU" in answer.stdout else "cpu"
+
+
+def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path, socket: str) -> list[str]:
+    """The whole argv of one engine that serves `base` from `folder` on the Unix socket `socket`."""
+    serve: dict[str, Any] = base.meta.get("serve", {})
+    argv = [
+        *settings.command,
+        "--model", str(folder),
+        "--served-model-name", str(base.ref),
+        "--uds", socket,
+        "--dtype", str(serve.get("dtype", "auto")),
+        "--max-model-len", str(serve.get("max_model_len") or _context(folder)),
+        "--enable-lora",
+        "--max-lora-rank", str(settings.max_lora_rank),
+        "--max-loras", str(settings.max_loras),
+        "--max-cpu-loras", str(max(settings.max_cpu_loras, settings.max_loras)),
+        # vLLM's default is 0, which aborts what is running; this lets it end.
+        "--shutdown-timeout", str(int(settings.stop_timeout_s)),
+        "--disable-fastapi-docs",
+        "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    if on == "cuda":
+        argv += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+    if parser := serve.get("reasoning_parser"):
+        argv += ["--reasoning-parser", parser]
+    if parser := serve.get("tool_call_parser"):
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    return argv
+
+
+def environment(settings: EngineSettings, on: Device, home: Home, ours: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Offline, no telemetry, caches inside our home, adapters loadable at run time (over the private socket only)."""
+    cache = home.root / "cache"
+    env = {name: ours[name] for name in _PASSED_ON if name in ours}
+    env |= {
+        "HOME": str(cache),
+        "HF_HOME": str(cache / "huggingface"),
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if on == "cpu":
+        env |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib)}
+    return env
+
+
+def _context(folder: Path) -> int:
+    """What the model's own config allows, at most 8,192: longer contexts are asked for in the catalog."""
+    config = json.loads((folder / "config.json").read_bytes())
+    return min(int(config.get("max_position_embeddings", _DEFAULT_CONTEXT)), _DEFAULT_CONTEXT)
