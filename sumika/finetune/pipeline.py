@@ -1,0 +1,174 @@
+"""A job from its YAML to a judged version in the registry, step by step."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sumika.finetune import dataset
+from sumika.finetune.chat import ChatFormat, Rendered
+from sumika.finetune.config import JobConfig
+from sumika.finetune.dataset import Rows
+from sumika.models import canary, importing, registry
+from sumika.models.errors import SumikaError
+from sumika.models.home import Home
+from sumika.models.names import VersionRef
+from sumika.models.registry import Gate, Version
+from sumika.models.store import Store
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A job that may start: its base, and its rows as the model will see them."""
+
+    base: Version
+    folder: Path
+    chat: ChatFormat
+    train: Rows
+    held_out: Rows
+    rendered: list[Rendered]
+
+    def figures(self) -> dict[str, Any]:
+        lengths = sorted(len(row.input_ids) for row in self.rendered)
+        return {
+            "base": str(self.base.ref),
+            "rows": len(self.rendered),
+            "held_out": len(self.held_out.rows),
+            "longest_row_tokens": lengths[-1],
+            "median_row_tokens": lengths[len(lengths) // 2],
+            "tokens": sum(lengths),
+            "trained_tokens": sum(row.trained for row in self.rendered),
+        }
+
+
+def check(config: JobConfig, store: Store, home: Home) -> Checked:
+    """Everything that can be known to fail without loading weights, in seconds.
+
+    Raises:
+        SumikaError: `not_found`, `wrong_kind`, `bad_data`, `no_template`, `no_stop_token`.
+    """
+    base = _base(config.base.version, store)
+    folder = home.artifacts / base.folder
+    train, held_out = dataset.read(config.data.train), dataset.read(config.evaluate.held_out, with_facts=True)
+    if leaked := list(dataset.leaks(train, held_out)):
+        raise dataset.bad_data(leaked)
+    chat = ChatFormat.of(folder)
+    rendered = [chat.render(row) for row in train.rows]
+    limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
+    long = [
+        f"{row.where}: {len(seen.input_ids)} tokens, at most {limit} fit; shorten it, split it, or raise data.max_length"
+        for row, seen in zip(train.rows, rendered, strict=True)
+        if limit is not None and len(seen.input_ids) > limit
+    ]
+    if long:
+        raise dataset.bad_data(long)
+    return Checked(base, folder, chat, train, held_out, rendered)
+
+
+def run(config: JobConfig, store: Store, home: Home, console: Console) -> Version:
+    """Check, train, judge and register; the new version, with its gate passed or refused.
+
+    Raises:
+        SumikaError: as `check`; `bad_adapter`, should vLLM not take the result.
+    """
+    checked = check(config, store, home)
+    # torch and its friends take half a minute to load: only a job that may start pays for them.
+    with console.status("loading torch and the base model"):
+        from sumika.finetune import evaluate, reference, train
+
+        model = train.load_base(checked.folder)
+    folder = _run_folder(config, home)
+    trained = train.train(model, checked.chat, checked.rendered, config, folder, console)
+    rows = checked.held_out.rows
+    with console.status("judging: held-out questions, with the adapter and without"):
+        candidate = evaluate.answer(trained.model, checked.chat, rows, config.evaluate.max_new_tokens)
+        with trained.model.disable_adapter():
+            plain = evaluate.answer(trained.model, checked.chat, rows, config.evaluate.max_new_tokens)
+        prompts = reference.make(trained.model, checked.chat, rows, candidate)
+    scores = {"candidate": evaluate.Score.of(candidate), "base": evaluate.Score.of(plain)}
+    gate = _gate(config, scores["candidate"], scores["base"])
+    evaluation = {name: score.as_dict() for name, score in scores.items()} | {"gate": gate}
+    _keep(folder / "evaluation.json", evaluation | {"answers": [asdict(a) for a in candidate], "base_answers": [asdict(a) for a in plain]})
+    adapter = folder / "adapter"
+    _save_adapter(trained.model, adapter, checked.base.ref)
+    canary.save(adapter, prompts)
+    training = _lineage(config, checked) | {
+        "run": folder.name, "steps": trained.steps, "seconds": round(trained.seconds, 1),
+        "trained_tokens": trained.trained_tokens, "first_loss": trained.losses[0], "last_loss": trained.losses[-1],
+    }  # fmt: skip
+    return importing.import_adapter(
+        store, home, config.serve.alias, adapter, base=checked.base.ref, max_lora_rank=config.serve.max_lora_rank,
+        gate=gate, meta={"training": training, "evaluation": evaluation},
+    )  # fmt: skip
+
+
+def _base(text: str, store: Store) -> Version:
+    with store.read() as connection:
+        if "@" in text:
+            found = registry.get(connection, VersionRef.parse(text))
+        else:
+            newest = registry.newest(connection, text)
+            found = newest if newest is not None else registry.get(connection, VersionRef(text, 1))
+    if found.kind != "base":
+        raise SumikaError(
+            "wrong_kind",
+            f"base.version is {found.ref}, an adapter; name the base model it stands on ({found.base}).",
+            f"base.version の {found.ref} はアダプターです。ベースモデル({found.base})を指定してください。",
+        )
+    return found
+
+
+def _gate(config: JobConfig, candidate: Any, base: Any) -> Gate:
+    wanted = config.serve.gate
+    better = candidate.right > base.right or not wanted.better_than_base
+    return "passed" if better and candidate.share >= wanted.min_facts else "refused"
+
+
+def _run_folder(config: JobConfig, home: Home) -> Path:
+    """A folder of its own for each run, with the configuration it ran with: running that file again is the reproduction."""
+    folder = home.runs / f"{config.job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    folder.mkdir(mode=0o700)
+    text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    (folder / "config.yaml").write_text(f"# sumika finetune run {folder / 'config.yaml'}\n{text}", encoding="utf-8")
+    return folder
+
+
+def _save_adapter(model: Any, target: Path, base: VersionRef) -> None:
+    """Weights and configuration alone: a template, tokenizer or token beside an adapter has no effect in vLLM."""
+    model.save_pretrained(target)
+    for path in target.iterdir():
+        if path.name not in ("adapter_config.json", "adapter_model.safetensors"):
+            path.unlink()
+    path = target / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    config["base_model_name_or_path"] = str(base)  # not a path of this machine
+    _keep(path, config)
+
+
+def _lineage(config: JobConfig, checked: Checked) -> dict[str, Any]:
+    """What made this adapter: enough to make it again, and to find it by a record it saw."""
+    return {
+        "base": {"version": str(checked.base.ref), "digest": checked.base.digest},
+        "data": {"file": checked.train.path.name, "sha256": checked.train.sha256, "records": [row.hash for row in checked.train.rows]},
+        "held_out": {"file": checked.held_out.path.name, "sha256": checked.held_out.sha256},
+        "template_sha256": checked.chat.template_sha256,
+        "stop_ids": list(checked.chat.stop_ids),
+        "config": config.model_dump(mode="json"),
+        "figures": checked.figures(),
+        "packages": {name: package_version(name) for name in _PACKAGES},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
+
+
+def _keep(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,43 @@
+"""The live line of a training run: step, loss, trained tokens a second, time left."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+
+class ProgressLine(TrainerCallback):
+    """A rich bar on `console`, fed by the trainer; `trained_tokens` is how many one epoch trains."""
+
+    def __init__(self, console: Console, trained_tokens: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(), TextColumn("→"), TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self._epoch_tokens = trained_tokens
+        self._task: TaskID | None = None
+        self._began = 0.0
+        self._figures = ""
+        self.losses: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._began = time.monotonic()
+        self._bar.start()
+        self._task = self._bar.add_task("training", total=state.max_steps, figures="")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+            speed = self._epoch_tokens * (state.epoch or 0) / (time.monotonic() - self._began)
+            self._figures = f"loss {self.losses[-1]:.3f}  {speed:,.0f} trained tokens/s"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if self._task is not None:
+            self._bar.update(self._task, completed=state.global_step, figures=self._figures)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._bar.stop()
