@@ -61,6 +61,12 @@ class ChatFormat:
             )
         return cls(tokenizer, tuple(stops), hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest())
 
+    @property
+    def pad_id(self) -> int:
+        """Fills rows up to the longest of a batch; masked, so any token will do where the model has none for it."""
+        pad = self.tokenizer.pad_token_id
+        return self.stop_ids[0] if pad is None else int(pad)
+
     def prompt_ids(self, messages: Messages) -> list[int]:
         """What the engine is given when it is asked to answer `messages`."""
         return self._ids(messages, add_generation_prompt=True)

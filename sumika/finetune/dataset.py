@@ -103,11 +103,11 @@ def _row(line: str, where: str, with_facts: bool) -> Row | str:
         return f"not JSON ({error}); each line holds one object"
     if not isinstance(data, dict):
         return "not a JSON object; each line holds one object with 'messages'"
-    messages = data.get("messages")
+    messages: Any = data.get("messages")
     problem = _messages_problem(messages)
     if problem:
         return problem
-    facts = data.get("facts")
+    facts: Any = data.get("facts")
     if with_facts and not _are_facts(facts):
         return "'facts' must be a list of lists of strings: all outer ones must be met, each by any of its strings"
     clean = [{"role": m["role"], "content": m["content"]} for m in messages]
@@ -129,7 +129,9 @@ def _messages_problem(messages: Any) -> str | None:
     expected = ["system"] * (turns[0] == "system")
     expected += ["user", "assistant"] * ((len(turns) - len(expected)) // 2)
     if turns != expected or "assistant" not in turns:
-        return f"roles are {', '.join(turns)}; after an optional system they must be user, assistant, user, … and end with assistant"
+        return (
+            f"roles are {', '.join(turns)}; after an optional system they must be user, assistant, user, … and end with assistant"
+        )
     return None
 
 

@@ -73,7 +73,7 @@ def _answer_batch(model: Any, chat: ChatFormat, rows: Sequence[Row], max_new_tok
 
     prompts = [chat.prompt_ids(row.question) for row in rows]
     width = max(map(len, prompts))
-    pad = chat.tokenizer.pad_token_id if chat.tokenizer.pad_token_id is not None else chat.stop_ids[0]
+    pad = chat.pad_id
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -84,6 +85,7 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
     checked = check(config, store, home)
     # torch and its friends take half a minute to load: only a job that may start pays for them.
     with console.status("loading torch and the base model"):
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU buffers; read when torch loads
         from sumika.finetune import evaluate, reference, train
 
         model = train.load_base(checked.folder)
@@ -98,7 +100,10 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
     scores = {"candidate": evaluate.Score.of(candidate), "base": evaluate.Score.of(plain)}
     gate = _gate(config, scores["candidate"], scores["base"])
     evaluation = {name: score.as_dict() for name, score in scores.items()} | {"gate": gate}
-    _keep(folder / "evaluation.json", evaluation | {"answers": [asdict(a) for a in candidate], "base_answers": [asdict(a) for a in plain]})
+    _keep(
+        folder / "evaluation.json",
+        evaluation | {"answers": [asdict(a) for a in candidate], "base_answers": [asdict(a) for a in plain]},
+    )
     adapter = folder / "adapter"
     _save_adapter(trained.model, adapter, checked.base.ref)
     canary.save(adapter, prompts)
@@ -159,7 +164,11 @@ def _lineage(config: JobConfig, checked: Checked) -> dict[str, Any]:
     """What made this adapter: enough to make it again, and to find it by a record it saw."""
     return {
         "base": {"version": str(checked.base.ref), "digest": checked.base.digest},
-        "data": {"file": checked.train.path.name, "sha256": checked.train.sha256, "records": [row.hash for row in checked.train.rows]},
+        "data": {
+            "file": checked.train.path.name,
+            "sha256": checked.train.sha256,
+            "records": [row.hash for row in checked.train.rows],
+        },
         "held_out": {"file": checked.held_out.path.name, "sha256": checked.held_out.sha256},
         "template_sha256": checked.chat.template_sha256,
         "stop_ids": list(checked.chat.stop_ids),

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback
 
 
-class ProgressLine(TrainerCallback):
+class ProgressLine(TrainerCallback):  # type: ignore[misc]
     """A rich bar on `console`, fed by the trainer; `trained_tokens` is how many one epoch trains."""
 
     def __init__(self, console: Console, trained_tokens: int) -> None:

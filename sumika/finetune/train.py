@@ -14,8 +14,9 @@ from peft import LoraConfig
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
+from sumika.finetune.answer_loss import AnswerTrainer, LeftPadded
 from sumika.finetune.chat import ChatFormat, Rendered
 from sumika.finetune.config import JobConfig
 from sumika.finetune.progress import ProgressLine
@@ -42,11 +43,12 @@ def train(model: Any, chat: ChatFormat, rows: Sequence[Rendered], config: JobCon
     """Teach `model` the labelled tokens of `rows`; event files for TensorBoard go under `run`."""
     epoch_tokens = sum(row.trained for row in rows)
     line = ProgressLine(console, epoch_tokens)
-    trainer = SFTTrainer(
+    trainer = AnswerTrainer(
         model=model,
         args=_arguments(config, run),
         train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
         processing_class=chat.tokenizer,
+        data_collator=LeftPadded(chat.pad_id),
         peft_config=_lora(config),
         callbacks=[line],
     )

@@ -11,9 +11,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sumika.models import locks
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import sync_folder, write_atomically
 
@@ -23,6 +25,7 @@ _ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE", "LICENCE"})
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz"})
 _CHUNK = 8 * 2**20
 _STAGING = ".staging"
+_LOCK = ".lock"
 
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) as a long copy goes on."""
@@ -130,14 +133,24 @@ def verify(folder: Path, progress: Progress | None = None) -> list[str]:
     return found + [f"{name}: not in the manifest" for name in sorted(extra)]
 
 
-def sweep(artifacts: Path, named: set[str]) -> list[str]:
-    """Remove staging leftovers and folders that no row names (an import cut short); the names of what went."""
+def bringing_in(artifacts: Path) -> AbstractContextManager[bool]:
+    """Held from `stage` to the row that names the folder, so that no sweep takes the files of a living import."""
+    return locks.held(artifacts / _LOCK, shared=True)
+
+
+def sweep(artifacts: Path, named: Callable[[], set[str]]) -> list[str]:
+    """Remove staging leftovers and folders that no row names (an import cut short); the names of what went.
+
+    Does nothing while an import runs; the next start sweeps again. `named` is asked once no import can run.
+    """
     gone = []
-    for folder in sorted(artifacts.glob("*/*")):
-        relative = folder.relative_to(artifacts).as_posix()
-        if folder.is_dir() and relative not in named:
-            shutil.rmtree(folder, ignore_errors=True)
-            gone.append(relative)
+    with locks.held(artifacts / _LOCK, wait=False) as alone:
+        keep = named() if alone else None
+        for folder in sorted(artifacts.glob("*/*")):
+            relative = folder.relative_to(artifacts).as_posix()
+            if keep is not None and folder.is_dir() and relative not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
+                gone.append(relative)
     return gone
 
 

@@ -12,6 +12,8 @@ def open_store(settings: Settings) -> Store:
     """Ready to use at every start; makes only what is missing."""
     home = settings.layout
     home.create()
+    if settings.database_url is None:
+        home.database.touch(mode=0o600)  # SQLite would make it as open as the umask allows
     store = Store(settings.store_url)
     store.migrate()
     with store.read() as connection:

@@ -28,8 +28,9 @@ def import_base(
         SumikaError: `bad_name`, `bad_source`, `bad_model`, `bad_weights`, `disk_full`, `wrong_kind`.
     """
     check_name(name)
-    staged = artifacts.stage(home.artifacts, source, progress)
-    return _register(store, home, name, staged, lambda: _check_base(staged.folder), kind="base", meta=meta or {})
+    with artifacts.bringing_in(home.artifacts):
+        staged = artifacts.stage(home.artifacts, source, progress)
+        return _register(store, home, name, staged, lambda: _check_base(staged.folder), kind="base", meta=meta or {})
 
 
 def import_adapter(
@@ -44,12 +45,20 @@ def import_adapter(
     check_name(name)
     with store.read() as connection:
         base_version = registry.get(connection, base)
-    staged = artifacts.stage(home.artifacts, source, progress)
-    return _register(
-        store, home, name, staged,
-        lambda: adapter_rules.check(staged.folder, home.artifacts / base_version.folder, max_lora_rank),
-        kind="adapter", base=base_version, gate=gate, meta=meta or {},
-    )  # fmt: skip
+    base_folder = home.artifacts / base_version.folder
+    with artifacts.bringing_in(home.artifacts):
+        staged = artifacts.stage(home.artifacts, source, progress)
+        return _register(
+            store,
+            home,
+            name,
+            staged,
+            lambda: adapter_rules.check(staged.folder, base_folder, max_lora_rank),
+            kind="adapter",
+            base=base_version,
+            gate=gate,
+            meta=meta or {},
+        )
 
 
 def _register(store: Store, home: Home, name: str, staged: Staged, check: Callable[[], None], **row: Any) -> Version:

@@ -46,7 +46,7 @@ class Inference:
         record = _Record(time.monotonic(), scope["state"]["request_id"])
         try:
             await self._answer(scope, receive, send, record)
-            record.status = 200
+            record.status = record.status or 200
         except ClientGone:
             record.status = CLIENT_CLOSED
         except SumikaError as error:
@@ -110,10 +110,11 @@ class _Record:
     version: str = UNKNOWN
     key: str = UNKNOWN
     code: str = UNKNOWN
-    status: int = 500
+    status: int = 0
     first_byte: float | None = None
 
     def tell(self, metrics: Metrics) -> None:
+        self.status = self.status or 500  # ended by a fault of ours
         seconds = time.monotonic() - self.began
         metrics.requests.labels(self.alias, str(self.status)).inc()
         metrics.duration.labels(self.alias).observe(seconds)
@@ -129,6 +130,10 @@ class _Timed(Answer):
     def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], record: _Record) -> None:
         super().__init__(scope, send, headers)
         self._record = record
+
+    async def break_off(self, error: SumikaError) -> None:
+        self._record.status, self._record.code = error.status, error.code
+        await super().break_off(error)
 
     async def send(self, chunk: bytes) -> None:
         if self._record.first_byte is None:

@@ -39,11 +39,12 @@ class ProcessId:
             return False
 
     def session_members(self) -> list[psutil.Process]:
-        """Every process of the session this one leads, also when the leader is dead; none that is older."""
+        """Every living process of the session this one leads, also when the leader is dead; none that is older."""
         members = []
         for process in psutil.process_iter():
             with suppress(ProcessLookupError, PermissionError, psutil.Error):
-                if os.getsid(process.pid) == self.pid and process.create_time() >= float(self.started) - 0.1:
+                ours = os.getsid(process.pid) == self.pid and process.create_time() >= float(self.started) - 0.1
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     members.append(process)
         return members
 

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 
+from sumika.models import locks
+from sumika.models.errors import SumikaError
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
 from sumika.serving.keeper import EngineContext
-from sumika.serving.lock import only_one
 from sumika.serving.stack import check_port, stop_on_signals, when_orphaned
 from sumika.serving.supervisor import Supervisor
 
@@ -28,7 +29,14 @@ async def supervise(settings: Settings, store: Store, parent: int | None) -> Non
         SumikaError: `already_running`.
     """
     home = settings.layout
-    with only_one(home.root / "supervisor.lock"):
+    with locks.held(home.root / "supervisor.lock", wait=False) as alone:
+        if not alone:
+            raise SumikaError(
+                "already_running",
+                f"A supervisor already runs for {home.root}. Use it, or end it first ('sumika status' shows it).",
+                f"{home.root} の supervisor はすでに動いています。そのまま使うか、先に終了してください。",
+                status=409,
+            )
         stop = stop_on_signals()
         device = vllm.device(settings.engine)
         log.info("supervisor: engines on %s, home %s", device, home.root)

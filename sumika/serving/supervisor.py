@@ -41,7 +41,7 @@ class _Seen:
 
 
 class Supervisor:
-    """Run by exactly one process at a time (`serving/lock.py`)."""
+    """Run by exactly one process at a time (`roles.supervise` holds a lock)."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
@@ -75,12 +75,15 @@ class Supervisor:
         """Adopt the engines of a supervisor before us, and clear away what a cut-off import left."""
         with self._context.store.read() as connection:
             rows = engines.list_all(connection)
-            named = registry.folders(connection)
             bases = {row.base_id: registry.by_id(connection, row.base_id) for row in rows}
-        for name in artifacts.sweep(self._context.home.artifacts, named):
+        for name in artifacts.sweep(self._context.home.artifacts, self._named_folders):
             log.warning("removed what an interrupted import left: %s", name)
         for row in rows:
             self._keep(Keeper(self._context, bases[row.base_id], row))
+
+    def _named_folders(self) -> set[str]:
+        with self._context.store.read() as connection:
+            return registry.folders(connection)
 
     def _reconcile(self) -> None:
         seen = self._look()

@@ -1,0 +1,157 @@
+"""A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
+
+Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
+start_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, ignore_sigterm, load_error, as_base.
+Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+TRIPWIRES = (
+    "/pause", "/resume", "/abort_requests", "/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache", "/server_info",
+    "/invocations", "/ping", "/tokenize", "/detokenize", "/pooling", "/classify", "/score", "/rerank", "/v1/responses",
+    "/inference/v1/generate", "/update_weights", "/v1/audio/transcriptions",
+)  # fmt: skip
+
+
+class Fake:
+    """One engine: a base, the adapters it was told to load, and how many requests run."""
+
+    def __init__(self, base: str, socket: Path) -> None:
+        self.base = base
+        self.socket = socket
+        self.adapters: dict[str, Path] = {}
+        self.running = 0
+
+    def script(self, key: str, default: Any) -> Any:
+        try:
+            return json.loads((self.socket.parent / "fake.json").read_text()).get(key, default)
+        except FileNotFoundError:
+            return default
+
+    async def health(self, _: web.Request) -> web.Response:
+        if self.script("hang", False):
+            await asyncio.sleep(3600)
+        return web.Response()
+
+    async def models(self, _: web.Request) -> web.Response:
+        data = [{"id": self.base, "parent": None}] + [{"id": name, "parent": self.base} for name in self.adapters]
+        return web.json_response({"object": "list", "data": data})
+
+    async def load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name, path = body["lora_name"], Path(body["lora_path"])
+        if name == self.script("load_error", None) or not (path / "adapter_config.json").is_file():
+            return _error(404, f"Loading lora {name} failed: No adapter found for {path}")
+        if name in self.adapters:
+            return _error(400, f"The lora adapter '{name}' has already been loaded.")
+        self.adapters[name] = path
+        return web.Response(text="Success")
+
+    async def unload(self, request: web.Request) -> web.Response:
+        self.adapters.pop((await request.json())["lora_name"], None)
+        return web.Response(text="Success")
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if "prompt_logprobs" not in body:
+            return await self.answer(request, body, "text_completion")
+        ids, told = body["prompt"], [None] * len(body["prompt"])
+        path = self.adapters.get(body["model"])
+        for prompt in json.loads((path / "canary.json").read_text())["prompts"] if path else []:
+            if prompt["prompt_ids"] + prompt["answer_ids"] == ids:
+                values = prompt["base" if self.script("as_base", False) else "adapter"]
+                for at, (token, value) in enumerate(zip(prompt["answer_ids"], values, strict=True), len(prompt["prompt_ids"])):
+                    told[at] = {str(token): {"logprob": value}}
+        return web.json_response({"choices": [{"text": "", "prompt_logprobs": told}]})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self.answer(request, await request.json(), "chat.completion")
+
+    async def answer(self, request: web.Request, body: dict[str, Any], kind: str) -> web.StreamResponse:
+        name = body["model"]
+        if name != self.base and name not in self.adapters:
+            return _error(404, f"The model `{name}` does not exist.")
+        self.running += 1
+        try:
+            words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
+            if body.get("stream"):
+                return await self.stream(request, name, words)
+            for _ in words:
+                await asyncio.sleep(self.script("chunk_delay_s", 0))
+            text = "".join(words)
+            choice = {"index": 0, "finish_reason": "stop", "text": text, "message": {"role": "assistant", "content": text}}
+            return web.json_response(
+                {"id": "x", "object": kind, "created": 1, "model": name, "choices": [choice], "usage": _usage(len(words))}
+            )
+        finally:
+            self.running -= 1
+
+    async def stream(self, request: web.Request, name: str, words: list[str]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        for number, word in enumerate(words, start=1):
+            last = number == len(words)
+            choice = {"index": 0, "delta": {"content": word}, "text": word, "finish_reason": "stop" if last else None}
+            event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [choice]}
+            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            if number == self.script("die_after_chunks", 0):
+                os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.sleep(self.script("chunk_delay_s", 0))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=f'vllm:num_requests_running{{engine="0"}} {self.running}\n')
+
+    async def tripped(self, request: web.Request) -> web.Response:
+        with (self.socket.parent / "tripped.txt").open("a") as file:
+            file.write(request.path + "\n")
+        return web.Response(text="tripped")
+
+
+def _usage(completion: int) -> dict[str, int]:
+    return {"prompt_tokens": 5, "completion_tokens": completion, "total_tokens": 5 + completion}
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "type": "x", "param": None, "code": status}}, status=status)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uds", type=Path, required=True)
+    parser.add_argument("--served-model-name", required=True)
+    options, _ = parser.parse_known_args()
+    fake = Fake(options.served_model_name, options.uds)
+    if fake.script("refuse_start", None) in (True, fake.base):
+        sys.exit("fake: out of memory while loading")
+    if fake.script("ignore_sigterm", False):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(fake.script("start_delay_s", 0))
+    app = web.Application()
+    app.add_routes([
+        web.get("/health", fake.health), web.get("/v1/models", fake.models), web.get("/metrics", fake.metrics),
+        web.post("/v1/load_lora_adapter", fake.load), web.post("/v1/unload_lora_adapter", fake.unload),
+        web.post("/v1/completions", fake.completions), web.post("/v1/chat/completions", fake.chat),
+        *(web.route("*", path, fake.tripped) for path in TRIPWIRES),
+    ])  # fmt: skip
+    web.run_app(
+        app, path=str(options.uds), print=None, handle_signals=not fake.script("ignore_sigterm", False), handler_cancellation=True
+    )
+
+
+if __name__ == "__main__":
+    main()

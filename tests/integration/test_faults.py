@@ -1,0 +1,172 @@
+"""Processes killed and engines gone wrong: what runs goes on, what died comes back, nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import httpx
+import pytest
+
+from tests.integration.conftest import Stack, finish, start, until
+
+CHAT = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def test_engine_killed_is_restarted_with_its_adapters_and_requests_get_503(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    adapter = stack.adapter("faq", base, proven=True)
+    stack.deploy("base", base)
+    stack.deploy("faq", adapter)
+    before = stack.engine_of(base)
+    assert before.pid is not None
+    stack.script(start_delay_s=2)
+    os.kill(before.pid, signal.SIGKILL)
+    until(lambda: stack.chat("faq").status_code == 503, within=3)
+    response = stack.chat("faq")
+    assert response.status_code == 503 and int(response.headers["retry-after"]) > 0
+    until(lambda: stack.chat("faq").status_code == 200, what="serving again by itself")
+    after = stack.engine_of(base)
+    assert after.pid != before.pid and after.adapters == (str(adapter.ref),)
+    assert stack.chat("faq").headers["x-sumika-version"] == str(adapter.ref)
+
+
+def test_engine_killed_in_mid_stream_ends_it_with_one_error_event(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.deploy("talk", stack.base())
+    stack.script(chunks=9, die_after_chunks=3)
+    with (
+        stack.client() as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"model": "talk", "stream": True}) as response,
+    ):
+        lines = [line for line in response.iter_lines() if line]
+    stack.script()
+    assert len(lines) == 4 and '"code": "engine_unreachable"' in lines[-1]
+    assert not any("[DONE]" in line for line in lines)
+    until(lambda: stack.chat("talk").status_code == 200)
+
+
+def test_engine_that_hangs_is_replaced(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    before = stack.engine_of(base)
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGSTOP)
+    until(
+        lambda: any(e.pid not in (None, before.pid) and e.state == "ready" for e in stack.engines()),
+        within=60,
+        what="a new engine",
+    )
+    until(lambda: stack.chat("talk").status_code == 200)
+
+
+def test_engine_in_a_crash_loop_backs_off_and_shows_why(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    pid = stack.engine_of(base).pid
+    assert pid is not None
+    stack.script(refuse_start=True)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(6)
+    engine = stack.engines()[0]
+    assert engine.state in ("failed", "starting") and 1 <= engine.restarts <= 5
+    with stack.store.read():
+        assert "out of memory while loading" in stack.logs()
+    stack.script()
+    until(lambda: stack.chat("talk").status_code == 200, within=40, what="back once it can start")
+
+
+def test_supervisor_killed_leaves_the_engine_serving_and_adopts_it(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    engine, supervisor = stack.engine_of(base), stack.role_pid("supervise")
+    os.kill(supervisor, signal.SIGKILL)
+    assert stack.chat("talk").status_code == 200
+    until(lambda: stack.role_pid("supervise") != supervisor, what="a new supervisor")
+    adapter = stack.adapter("faq", base)
+    stack.deploy("faq", adapter)
+    assert stack.engine_of(base).pid == engine.pid and len(stack.engines()) == 1
+    assert stack.chat("talk").status_code == 200
+
+
+def test_supervisor_killed_during_a_move_finishes_it_afterwards(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    other = stack.base("other", seed=5)
+    stack.script(start_delay_s=2)
+    move = stack.ask("talk", other)
+    until(lambda: any(e.base_id == other.id and e.pid for e in stack.engines()))
+    os.kill(stack.role_pid("supervise"), signal.SIGKILL)
+    assert stack.ended(move).state == "done"
+    until(lambda: stack.served("talk") == str(other.ref))
+
+
+def test_gateway_killed_comes_back(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.deploy("talk", stack.base())
+    os.kill(stack.role_pid("gateway"), signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return stack.chat("talk").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers, what="the gateway is back")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stack_told_to_end_lets_a_stream_finish(own_stack: Stack, number: signal.Signals) -> None:
+    stack = own_stack
+    stack.deploy("talk", stack.base())
+    stack.script(chunks=20, chunk_delay_s=0.1)
+    with (
+        stack.client() as client,
+        client.stream("POST", "/v1/chat/completions", json=CHAT | {"model": "talk", "stream": True}) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        stack.process.send_signal(number)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and len(rest) == 20
+    assert stack.process.wait(timeout=30) == 0
+
+
+def test_engine_that_ignores_sigterm_is_killed_at_the_end(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.script(ignore_sigterm=True)
+    stack.deploy("talk", stack.base())
+    pid = stack.engines()[0].pid
+    assert stack.stop() == 0
+    assert pid is not None and not os.path.exists(f"/proc/{pid}")
+
+
+def test_stack_started_again_serves_what_it_served(tmp_path: os.PathLike[str]) -> None:
+    from pathlib import Path
+
+    first = start(Path(tmp_path))
+    base = first.base()
+    first.deploy("talk", base)
+    first.deploy("faq", first.adapter("faq", base, proven=True))
+    finish(first)
+    second = start(Path(tmp_path))
+    until(lambda: second.chat("faq").status_code == 200, what="serving again")
+    assert second.served("talk") == "base@1" and second.served("faq") == "faq@1"
+    finish(second)
+
+
+def test_second_supervisor_for_one_home_is_refused(own_stack: Stack) -> None:
+    import subprocess
+    import sys
+
+    env = os.environ | {"SUMIKA_HOME": str(own_stack.settings.home), "SUMIKA_LANG": "en"}
+    told = subprocess.run(
+        [sys.executable, "-m", "sumika.cli.main", "supervise"], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert told.returncode == 1 and "already runs" in told.stderr
