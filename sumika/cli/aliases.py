@@ -62,20 +62,28 @@ def described(move: Move) -> dict[str, Any]:
 
 def wait_for(store: Store, move: Move) -> Move:
     """The move when it has ended; with what it waits for shown meanwhile."""
+    began = time.monotonic()
     with output.err().status("") as line:
         while move.state == "open":
             time.sleep(_POLL_S)
             with store.read() as connection:
                 move = aliases.get_move(connection, move.id)
                 states = [engine.state for engine in engines.list_all(connection)]
-            waiting = "starting" in states or not states
-            en = "waiting for the engine to start (is 'sumika up' running?)" if waiting else f"{move.to_ref}: {move.step}"
-            ja = "エンジンの起動を待っています(sumika up は動いていますか)" if waiting else f"{move.to_ref}: {move.step}"
-            line.update(ja if output.language() == "ja" else en)
+            line.update(_waiting(move, states, time.monotonic() - began))
     if move.state == "refused":
         error = move.error or {"code": "refused", "en": "refused", "ja": "拒否されました"}
         raise SumikaError(error["code"], error["en"], error["ja"], status=409)
     return move
+
+
+def _waiting(move: Move, states: list[str], seconds: float) -> str:
+    if not states:
+        en, ja = "nobody starts an engine; is 'sumika up' running?", "エンジンが起動されません。sumika up は動いていますか"
+    elif "starting" in states:
+        en, ja = "vLLM is starting (one to two minutes on a CPU)", "vLLMを起動しています(CPUでは1〜2分)"
+    else:
+        en, ja = f"{move.to_ref}: {move.step}", f"{move.to_ref}: {move.step}"
+    return f"{ja if output.language() == 'ja' else en}  {seconds:.0f} s"
 
 
 def _finish(store: Store, move: Move, wait: bool, json: bool) -> None:

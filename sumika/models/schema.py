@@ -6,6 +6,7 @@ from sqlalchemy import JSON, CheckConstraint, Column, ForeignKey, Integer, MetaD
 
 metadata = MetaData(
     naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "uq": "uq_%(table_name)s_%(column_0_name)s",

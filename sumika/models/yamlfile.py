@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def load(kind: type[Model], path: Path, overrides: list[str] | None = None) -> M
 
 def check(kind: type[Model], document: Document) -> Model:
     try:
-        return kind.model_validate(document.data)
+        # As JSON: strict there means no "yes" for true and no "1_000" for 1000, but a path or tuple may still be text or list.
+        return kind.model_validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
         raise explained(kind, document, error) from None
 

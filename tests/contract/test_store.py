@@ -1,0 +1,128 @@
+"""What every store must do. SQLite for now; PostgreSQL joins by another `url`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pysqlite3.dbapi2 as sqlite
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from sumika.models import keys, schema
+from sumika.models.errors import SumikaError
+from sumika.models.store import Store, revision
+from tests.conftest import ROOT
+
+
+def url_of(store: Store) -> str:
+    return store.engine.url.render_as_string(hide_password=False)
+
+
+def test_migrations_make_the_schema_of_the_code(store: Store) -> None:
+    store.migrate()
+    with store.read() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_migrations_go_back_and_forth(store: Store) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "sumika" / "models" / "migrations"))
+    with store.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with store.engine.connect() as connection:
+        names = set(connection.scalars(text("select name from sqlite_master where type = 'table'")))
+    assert names <= {"alembic_version"}
+    store.migrate()
+    with store.read() as connection:
+        assert revision(connection) == 0
+
+
+def test_revision_moves_with_every_write_but_quiet_ones(store: Store) -> None:
+    with store.read() as connection:
+        before = revision(connection)
+    with store.write():
+        pass
+    with store.write(quiet=True):
+        pass
+    with store.read() as connection:
+        assert revision(connection) == before + 1
+
+
+def test_write_that_fails_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.write() as connection:
+        keys.create(connection, "bot")
+        raise RuntimeError
+    with store.read() as connection:
+        assert keys.list_all(connection) == [] and revision(connection) == 0
+
+
+def script(store: Store, body: str) -> list[str]:
+    code = f"from sumika.models import keys\nfrom sumika.models.store import Store\nstore = Store({url_of(store)!r})\n{body}"
+    return [sys.executable, "-c", code]
+
+
+def test_writers_in_several_processes_lose_nothing(store: Store) -> None:
+    body = "for _ in range(40):\n    with store.write() as c: keys.create(c, 'bot')"
+    processes = [subprocess.Popen(script(store, body), cwd=ROOT) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    with store.read() as connection:
+        assert len(keys.list_all(connection)) == revision(connection) == 120
+
+
+def test_what_was_committed_survives_kill_and_what_was_not_is_gone(store: Store) -> None:
+    body = (
+        "n = 0\n"
+        "while True:\n"
+        "    with store.write() as c:\n"
+        "        keys.create(c, 'bot'); keys.create(c, 'bot')\n"
+        "    n += 2; print(n, flush=True)"
+    )
+    for _ in range(4):
+        with store.write() as connection:
+            connection.execute(text("delete from keys"))
+        process = subprocess.Popen(script(store, body), stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGKILL)
+        told = [int(line) for line in process.stdout.read().split()]
+        process.wait()
+        with store.read() as connection:
+            count = len(keys.list_all(connection))
+        assert count % 2 == 0 and count >= max(told, default=2)
+
+
+def test_database_that_is_locked_or_missing_is_told(store: Store, tmp_path: Path) -> None:
+    other = Store(url_of(store))
+    with other.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=100")
+    holder = sqlite.connect(url_of(store).removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(SumikaError) as told, other.write():
+        pass
+    holder.close()
+    assert told.value.code == "store_unavailable" and told.value.retry_after
+    with pytest.raises(SumikaError), Store(f"sqlite:///{tmp_path}/none/x.db").read():
+        pass
+
+
+def test_sqlite_is_new_enough_durable_and_in_wal(store: Store) -> None:
+    assert sqlite.sqlite_version_info >= (3, 51, 3)
+    with store.read() as connection:
+        asked = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert asked == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
