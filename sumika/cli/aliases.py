@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -76,7 +77,7 @@ def wait_for(store: Store, move: Move) -> Move:
     return move
 
 
-def _waiting(move: Move, states: list[str], seconds: float) -> str:
+def _waiting(move: Move, states: Sequence[str], seconds: float) -> str:
     if not states:
         en, ja = "nobody starts an engine; is 'sumika up' running?", "エンジンが起動されません。sumika up は動いていますか"
     elif "starting" in states:

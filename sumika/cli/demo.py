@@ -100,7 +100,7 @@ class _Demo:
 
 async def _serve_base(show: _Demo) -> None:
     async with connected(show.settings, _app_key(show.settings, show.store)) as rest:
-        await _deployed(show, show.base.ref.name, show.base, "the demo's base model")
+        await _deployed(show, show.base, "the demo's base model")
         await _answering(show, rest, show.base.ref.name)
 
 
@@ -133,11 +133,18 @@ def _made_by(version: Version, config: JobConfig) -> bool:
     return bool(training.get("config") == config.model_dump(mode="json"))
 
 
-async def _deployed(show: _Demo, alias: str, to: Version, reason: str) -> None:
+def _serves(show: _Demo, version: Version) -> bool:
+    with show.store.read() as connection:
+        alias = aliases.find(connection, version.ref.name)
+    return alias is not None and alias.version_id == version.id
+
+
+async def _deployed(show: _Demo, to: Version, reason: str) -> None:
+    """The alias of the version's own name leads to it; asked for and waited for where it does not."""
+    alias = to.ref.name
+    if _serves(show, to):
+        return
     with show.store.write() as connection:
-        now = aliases.find(connection, alias)
-        if now is not None and now.version_id == to.id:
-            return
         move = next((m for m in aliases.open_moves(connection) if m.alias == alias and m.to_id == to.id), None)
         move = move or aliases.ask_deploy(connection, alias, to, actor=actor(), reason=reason)
     await asyncio.to_thread(wait_for, show.store, move)
@@ -158,6 +165,9 @@ async def _answering(show: _Demo, rest: Rest, alias: str) -> None:
 
 async def _swapped(show: _Demo, rest: Rest, adapter: Version) -> None:
     """Move the adapter's alias while the base streams an answer, and show that the stream went on to its end."""
+    if _serves(show, adapter):
+        output.say(f"  {adapter.ref.name} serves {adapter.ref} already", f"  {adapter.ref.name} は {adapter.ref} を配備済みです")
+        return
     pieces, moved_at = 0, 0
 
     async def stream() -> None:
@@ -170,7 +180,7 @@ async def _swapped(show: _Demo, rest: Rest, adapter: Version) -> None:
     while pieces < 3 and not streaming.done():
         await asyncio.sleep(_POLL_S)
     began = time.monotonic()
-    await _deployed(show, adapter.ref.name, adapter, "the demo's adapter")
+    await _deployed(show, adapter, "the demo's adapter")
     seconds, moved_at = time.monotonic() - began, pieces
     await streaming
     output.say(
@@ -209,7 +219,7 @@ def _running_stack(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     log = settings.layout.logs / "demo.log"
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sumika.cli.main", "up"],
+            [sys.executable, "-m", "sumika.cli.main", "up", "--parent", str(os.getpid())],
             stdout=file,
             stderr=file,
             stdin=subprocess.DEVNULL,
@@ -225,7 +235,8 @@ def _running_stack(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _tell_how_to_ask(settings: Settings, adapter: Version) -> None:
-    file = os.path.relpath(settings.layout.root / "demo.key")
+    file = settings.layout.root / "demo.key"
+    file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     command = (
         f'curl http://{settings.host}:{settings.port}/v1/chat/completions -H "Authorization: Bearer $(cat {file})" '
         f"-H 'Content-Type: application/json' "

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("supervise", hidden=True)(supervise)
 
 
-def up() -> None:
+def up(parent: Parent = None) -> None:
     """Start the gateway and the engines; Ctrl-C drains and ends them."""
     with opened() as (settings, _):
         log_to_stderr(settings)
@@ -28,7 +28,7 @@ def up() -> None:
             f"Sumika on http://{settings.host}:{settings.port}/v1 — admin key in {settings.layout.admin_key}",
             f"Sumika: http://{settings.host}:{settings.port}/v1 — 管理者キーは {settings.layout.admin_key}",
         )
-        asyncio.run(stack.run_stack(settings))
+        asyncio.run(stack.run_stack(settings, parent))
 
 
 def gateway(parent: Parent = None) -> None:

@@ -7,12 +7,15 @@ tensors fit no module of the base is answered 200 by vLLM and then does nothing.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sumika.models import tensors
-from sumika.models.errors import SumikaError
+from sumika.models import canary, tensors
+from sumika.models.errors import SumikaError, quoted
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -24,7 +27,7 @@ def check(adapter: Path, base: Path, max_lora_rank: int) -> None:
     """Refuse an adapter that vLLM would refuse, or load and ignore.
 
     Raises:
-        SumikaError: `bad_adapter`, naming everything that is wrong with it at once.
+        SumikaError: `bad_adapter`, naming everything that is wrong with it at once; `bad_weights`, `broken_artifact`.
     """
     for name in (CONFIG, WEIGHTS):
         if not (adapter / name).is_file():
@@ -33,34 +36,44 @@ def check(adapter: Path, base: Path, max_lora_rank: int) -> None:
         config = json.loads((adapter / CONFIG).read_bytes())
         if not isinstance(config, dict):
             raise ValueError
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _bad([f"{CONFIG} is not a JSON object"]) from None
-    found = [*_config_problems(config, max_lora_rank), *_tensor_problems(adapter / WEIGHTS, base)]
+    canary.load(adapter)
+    ranks = _ranks(config)
+    found = [*_config_problems(config, ranks, max_lora_rank), *_tensor_problems(adapter / WEIGHTS, base, ranks)]
     if found:
         raise _bad(found)
 
 
-def _config_problems(config: dict[str, Any], max_lora_rank: int) -> list[str]:
+def _ranks(config: dict[str, Any]) -> list[Any]:
+    pattern = config.get("rank_pattern") or {}
+    return [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else [pattern])]
+
+
+def _config_problems(config: dict[str, Any], ranks: list[Any], max_lora_rank: int) -> list[str]:
     found = []
     if config.get("peft_type") != "LORA":
-        found.append(f"peft_type is {config.get('peft_type')!r}, not 'LORA'")
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not all(isinstance(rank, int) and not isinstance(rank, bool) and rank > 0 for rank in ranks):
-        found.append(f"its ranks {ranks} are not positive whole numbers")
+        found.append(f"peft_type is {_shown(config.get('peft_type'))}, not 'LORA'")
+    if not all(type(rank) is int and 0 < rank < 2**31 for rank in ranks):
+        found.append(f"its ranks {_shown(ranks)} are not positive whole numbers")
     elif max(ranks) > max_lora_rank:
         found.append(f"its rank {max(ranks)} is above the engine's max_lora_rank {max_lora_rank}")
+    alpha = config.get("lora_alpha")
+    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+        found.append(f"lora_alpha is {_shown(alpha)}, not a number")
     for key, allowed in (("bias", ("none", None)), ("use_dora", (False, None)), ("lora_bias", (False, None)),
                          ("layer_replication", (None,)), ("modules_to_save", (None, [])), ("alora_invocation_tokens", (None,))):  # fmt: skip
         if config.get(key) not in allowed:
-            found.append(f"{key} is {config[key]!r}, which vLLM does not serve")
+            found.append(f"{key} is {_shown(config[key])}, which vLLM does not serve")
     if config.get("init_lora_weights", True) not in _PLAIN_INITS:
-        found.append(f"init_lora_weights is {config['init_lora_weights']!r}, which changes the base's weights")
+        found.append(f"init_lora_weights is {_shown(config['init_lora_weights'])}, which changes the base's weights")
     return found
 
 
-def _tensor_problems(weights: Path, base: Path) -> list[str]:
+def _tensor_problems(weights: Path, base: Path, ranks: list[Any]) -> list[str]:
     modules = base_modules(base)
     found, known = [], 0
+    told: defaultdict[str, dict[str, int]] = defaultdict(dict)
     listed = tensors.list_tensors(weights)
     for tensor in listed:
         match = _LORA.fullmatch(tensor.name)
@@ -71,6 +84,9 @@ def _tensor_problems(weights: Path, base: Path) -> list[str]:
         axis = -1 if match["side"] == "A" else 0
         if len(tensor.shape) != 2 or tensor.shape[axis] != shape[axis]:
             found.append(f"{tensor.name} has shape {list(tensor.shape)}, which does not fit the base's {list(shape)}")
+        else:
+            told[match["module"]][match["side"]] = tensor.shape[0 if match["side"] == "A" else -1]
+    found += _rank_problems(told, ranks)
     if known < len(listed):
         strange = next(t.name for t in listed if (m := _LORA.fullmatch(t.name)) is None or m["module"] not in modules)
         found.append(
@@ -84,6 +100,15 @@ def _tensor_problems(weights: Path, base: Path) -> list[str]:
     return found
 
 
+def _rank_problems(told: dict[str, dict[str, int]], ranks: list[Any]) -> Iterator[str]:
+    """vLLM believes the config and copies the tensors into buffers of that rank in the middle of serving."""
+    for module, sides in told.items():
+        if missing := {"A", "B"} - sides.keys():
+            yield f"{module} has no lora_{missing.pop()}"
+        elif sides["A"] != sides["B"] or sides["A"] not in ranks:
+            yield f"{module} has tensors of rank {sides['A']} and {sides['B']}; {CONFIG} says {_shown(ranks)}"
+
+
 def base_modules(base: Path) -> dict[str, tuple[int, ...]]:
     """Every weight matrix of a base: module name → shape [out, in]."""
     return {
@@ -92,6 +117,11 @@ def base_modules(base: Path) -> dict[str, tuple[int, ...]]:
         for tensor in tensors.list_tensors(file)
         if tensor.name.endswith(".weight") and len(tensor.shape) == 2
     }
+
+
+def _shown(value: object) -> str:
+    # repr of an integer of more than 4,300 digits raises
+    return quoted(json.dumps(value)) if type(value) is not int or abs(value) < 2**64 else "too large a number"
 
 
 def _bad(problems: list[str]) -> SumikaError:

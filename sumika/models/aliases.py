@@ -100,7 +100,7 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
     """Record the wish that `alias` serve again what it served before its last finished move.
 
     Raises:
-        SumikaError: `not_found` or `nothing_before`; `move_open` as in `ask_deploy`.
+        SumikaError: `not_found` (also for a version that was removed) or `nothing_before`; `move_open` as in `ask_deploy`.
     """
     now = find(connection, alias)
     if now is None:
@@ -108,7 +108,7 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
     last = connection.execute(
         select(_m.c.from_id)
         .where(_m.c.alias == alias, _m.c.state == "done", _m.c.to_id == now.version_id, _m.c.from_id.is_not(None))
-        .where(_m.c.kind == "deploy")
+        .where(_m.c.kind == "deploy", _m.c.from_id != now.version_id)
         .order_by(_m.c.id.desc())
     ).first()
     if last is None:
@@ -118,7 +118,8 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
             f"「{alias}」には戻せる前の版がありません。sumika deploy で版を指定してください。",
             status=409,
         )
-    return _ask(connection, alias, registry.by_id(connection, last.from_id), "rollback", actor, reason)
+    before = registry.get(connection, registry.by_id(connection, last.from_id).ref)
+    return _ask(connection, alias, before, "rollback", actor, reason)
 
 
 def _ask(connection: Connection, alias: str, to: Version, kind: MoveKind, actor: str, reason: str) -> Move:

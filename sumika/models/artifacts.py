@@ -5,6 +5,7 @@ A folder becomes a version only by a row of the registry that names it; whatever
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz"})
 _CHUNK = 8 * 2**20
 _STAGING = ".staging"
 _LOCK = ".lock"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) as a long copy goes on."""
@@ -88,8 +90,10 @@ def stage(artifacts: Path, source: Path, progress: Progress | None = None) -> St
         }
         sync_folder(folder)
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _disk_full(artifacts, total) from error
         raise
     return Staged(folder, entries, digest)
 
@@ -166,6 +170,11 @@ def _list(source: Path) -> list[Path]:
         name = quoted(path.name)
         if path.name.startswith(".") or path.name == MANIFEST:
             continue
+        if not path.name.isprintable():
+            raise _bad_source(
+                f"'{name}' has characters in its name that can't be shown; rename it and import again.",
+                f"「{name}」の名前に表示できない文字があります。名前を変えてから取り込み直してください。",
+            )
         if not path.resolve().is_relative_to(root) and path.is_symlink():
             raise _bad_source(
                 f"'{name}' is a link that leads out of the folder; put the file itself there.",
@@ -212,14 +221,18 @@ def _copy(source: Path, target: Path | None, progress: Callable[[int], object]) 
 
 
 def _check_space(artifacts: Path, needed: int) -> None:
+    if shutil.disk_usage(artifacts).free < needed + 64 * 2**20:
+        raise _disk_full(artifacts, needed)
+
+
+def _disk_full(artifacts: Path, needed: int) -> SumikaError:
     free = shutil.disk_usage(artifacts).free
-    if free < needed + 64 * 2**20:
-        raise SumikaError(
-            "disk_full",
-            f"{needed / 2**30:.1f} GiB are needed under {artifacts} and {free / 2**30:.1f} GiB are free. Make room, or set SUMIKA_HOME to another disk.",
-            f"{artifacts} に {needed / 2**30:.1f} GiB 必要ですが、空きは {free / 2**30:.1f} GiB です。空きを作るか、SUMIKA_HOME を別のディスクにしてください。",
-            status=507,
-        )
+    return SumikaError(
+        "disk_full",
+        f"{needed / 2**30:.1f} GiB are needed under {artifacts} and {free / 2**30:.1f} GiB are free. Make room, or set SUMIKA_HOME to another disk.",
+        f"{artifacts} に {needed / 2**30:.1f} GiB 必要ですが、空きは {free / 2**30:.1f} GiB です。空きを作るか、SUMIKA_HOME を別のディスクにしてください。",
+        status=507,
+    )
 
 
 def _bad_source(en: str, ja: str) -> SumikaError:

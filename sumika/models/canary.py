@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,35 @@ def save(folder: Path, prompts: Sequence[CanaryPrompt]) -> None:
 
 
 def load(folder: Path) -> list[CanaryPrompt] | None:
-    """The reference kept beside an adapter; None where it has none (the adapter is unproven)."""
+    """The reference kept beside an adapter; None where it has none (the adapter is unproven).
+
+    Raises:
+        SumikaError: `broken_artifact`, for one that can't be compared with anything.
+    """
     path = folder / REFERENCE
     if not path.is_file():
         return None
     try:
-        return [CanaryPrompt(**prompt) for prompt in json.loads(path.read_bytes())["prompts"]]
-    except (ValueError, KeyError, TypeError) as error:
+        prompts = [CanaryPrompt(**prompt) for prompt in json.loads(path.read_bytes())["prompts"]]
+        if not prompts or not all(_whole(prompt) for prompt in prompts):
+            raise ValueError("a prompt is not as 'save' writes it")
+        return prompts
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SumikaError(
             "broken_artifact",
             f"{path} can't be read ({error}). Train or import the adapter again.",
             f"{path} を読めません({error})。アダプターを学習し直すか、取り込み直してください。",
         ) from None
+
+
+def _whole(prompt: CanaryPrompt) -> bool:
+    ids, told = (prompt.prompt_ids, prompt.answer_ids), (prompt.adapter, prompt.base)
+    return (
+        all(isinstance(values, list) and values for values in (*ids, *told))
+        and all(type(token) is int for values in ids for token in values)
+        and all(type(value) in (int, float) and isfinite(value) for values in told for value in values)
+        and all(len(values) == len(prompt.answer_ids) for values in told)
+    )
 
 
 def judge(ref: VersionRef, prompts: Sequence[CanaryPrompt], observed: Sequence[Sequence[float]]) -> Verdict:

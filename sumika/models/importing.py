@@ -9,7 +9,7 @@ from typing import Any
 
 from sumika.models import adapter_rules, artifacts, registry, tensors
 from sumika.models.artifacts import Progress, Staged
-from sumika.models.errors import SumikaError
+from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
 from sumika.models.names import VersionRef, check_name
 from sumika.models.registry import Gate, Version
@@ -66,7 +66,7 @@ def _register(store: Store, home: Home, name: str, staged: Staged, check: Callab
     try:
         check()
         with store.write() as connection:
-            same = registry.find_digest(connection, name, staged.digest)
+            same = registry.find_digest(connection, name, staged.digest, row.get("base"))
             if same is not None:
                 return same
             version = registry.add(connection, name, folder=staged.home_in(name), digest=staged.digest, **row)
@@ -82,17 +82,24 @@ def _check_base(folder: Path) -> None:
         raise _bad_model("config.json names no architecture", "config.json に architectures がありません")
     if "auto_map" in config:
         raise _bad_model("config.json asks for code of its own (auto_map)", "config.json が独自コード(auto_map)を要求しています")
+    context = config.get("max_position_embeddings", 1)
+    if type(context) is not int or context < 1:
+        raise _bad_model(
+            "config.json gives no whole number as max_position_embeddings", "config.json の max_position_embeddings が整数ではありません"
+        )
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise _bad_model(
             "no tokenizer is there (tokenizer.json or tokenizer.model)", "トークナイザー(tokenizer.json など)がありません"
         )
     weights = {path.name for path in folder.glob("*.safetensors")}
     if (folder / _INDEX).is_file():
-        named = set(_read_json(folder, _INDEX).get("weight_map", {}).values())
-        if missing := sorted(named - weights):
+        named = _read_json(folder, _INDEX).get("weight_map", {})
+        if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+            raise _bad_model(f"{_INDEX} names no weight files", f"{_INDEX} に重みファイルの一覧がありません")
+        if missing := sorted(set(named.values()) - weights):
+            shown, count = quoted(missing[0]), len(set(named.values()))
             raise _bad_model(
-                f"{missing[0]} is missing ({len(missing)} of {len(named)} weight files)",
-                f"重みファイル {missing[0]} がありません",
+                f"{shown} is missing ({len(missing)} of {count} weight files)", f"重みファイル {shown} がありません"
             )
     if not weights:
         raise _bad_model("no .safetensors weights are there", ".safetensors 形式の重みがありません")
@@ -105,7 +112,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         value = json.loads((folder / name).read_bytes())
     except FileNotFoundError:
         raise _bad_model(f"{name} is missing", f"{name} がありません") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _bad_model(f"{name} is not JSON", f"{name} がJSONではありません") from None
     if not isinstance(value, dict):
         raise _bad_model(f"{name} is not a JSON object", f"{name} がJSONオブジェクトではありません")

@@ -109,10 +109,12 @@ def by_id(connection: Connection, version_id: int) -> Version:
     return _version(connection.execute(_COLUMNS.where(_v.c.id == version_id)).one())
 
 
-def find_digest(connection: Connection, name: str, digest: str) -> Version | None:
-    """The version of `name` that holds exactly these files, if it was registered before."""
+def find_digest(connection: Connection, name: str, digest: str, base: Version | None) -> Version | None:
+    """The version of `name` that holds exactly these files on this base, if it was registered before."""
     row = connection.execute(
-        _COLUMNS.where(_v.c.name == name, _v.c.digest == digest, _v.c.removed_at.is_(None)).order_by(_v.c.number.desc())
+        _COLUMNS.where(_v.c.name == name, _v.c.digest == digest, _v.c.removed_at.is_(None))
+        .where(_v.c.base_id.is_(None) if base is None else _v.c.base_id == base.id)
+        .order_by(_v.c.number.desc())
     ).first()
     return _version(row) if row else None
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import uvicorn
 
@@ -16,7 +14,7 @@ from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
 from sumika.serving.keeper import EngineContext
-from sumika.serving.stack import check_port, stop_on_signals, when_orphaned
+from sumika.serving.stack import check_port, ending_with, stop_on_signals
 from sumika.serving.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -41,7 +39,7 @@ async def supervise(settings: Settings, store: Store, parent: int | None) -> Non
         device = vllm.device(settings.engine)
         log.info("supervisor: engines on %s, home %s", device, home.root)
         supervisor = Supervisor(EngineContext(store, home, settings.engine, device))
-        async with _ending_with(parent, stop):
+        async with ending_with(parent, stop):
             await supervisor.run(stop)
 
 
@@ -68,18 +66,7 @@ async def serve(settings: Settings, store: Store, parent: int | None) -> None:
         await stop.wait()
         server.should_exit = True
 
-    async with _ending_with(parent, stop):
+    async with ending_with(parent, stop):
         draining = asyncio.create_task(drain())
         await server.serve()
         draining.cancel()
-
-
-@asynccontextmanager
-async def _ending_with(parent: int | None, stop: asyncio.Event) -> AsyncIterator[None]:
-    """While inside, set `stop` once `parent` is gone."""
-    watch = asyncio.create_task(when_orphaned(parent, stop.set)) if parent is not None else None
-    try:
-        yield
-    finally:
-        if watch is not None:
-            watch.cancel()

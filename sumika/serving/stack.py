@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from sumika.models.errors import SumikaError
 from sumika.models.settings import Settings
@@ -23,8 +24,8 @@ _PARENT_POLL_S = 0.5
 _SLACK_S = 15.0
 
 
-async def run_stack(settings: Settings) -> None:
-    """Run both roles until SIGINT or SIGTERM; then drain the gateway first and end the engines after it.
+async def run_stack(settings: Settings, parent: int | None) -> None:
+    """Run both roles until SIGINT, SIGTERM or the end of `parent`; then drain the gateway first and end the engines after it.
 
     Raises:
         SumikaError: `port_taken`, when something else listens where the gateway should.
@@ -33,7 +34,8 @@ async def run_stack(settings: Settings) -> None:
     stop = stop_on_signals()
     children = {role: _Child(role) for role in _ROLES}
     watchers = [asyncio.create_task(child.keep()) for child in children.values()]
-    await stop.wait()
+    async with ending_with(parent, stop):
+        await stop.wait()
     for watcher in watchers:
         watcher.cancel()
     await asyncio.gather(*watchers, return_exceptions=True)
@@ -67,12 +69,22 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def when_orphaned(parent: int, act: Callable[[], None]) -> None:
-    """Call `act` once `parent` is no longer our parent: whoever started us died and can't end us any more."""
-    while os.getppid() == parent:
-        await asyncio.sleep(_PARENT_POLL_S)
-    log.warning("the process that started this one is gone; ending too")
-    act()
+@asynccontextmanager
+async def ending_with(parent: int | None, stop: asyncio.Event) -> AsyncIterator[None]:
+    """While inside, set `stop` once `parent` is no longer our parent: whoever started us died and can't end us any more."""
+
+    async def watch() -> None:
+        while os.getppid() == parent:
+            await asyncio.sleep(_PARENT_POLL_S)
+        log.warning("the process that started this one is gone; ending too")
+        stop.set()
+
+    watching = asyncio.create_task(watch()) if parent is not None else None
+    try:
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
 
 
 class _Child:

@@ -9,7 +9,8 @@ import time
 import httpx
 import pytest
 
-from tests.integration.conftest import Stack, finish, start, until
+from tests.conftest import ROOT
+from tests.integration.conftest import Stack, finish, free_port, start, until
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -170,3 +171,25 @@ def test_second_supervisor_for_one_home_is_refused(own_stack: Stack) -> None:
         [sys.executable, "-m", "sumika.cli.main", "supervise"], env=env, capture_output=True, text=True, timeout=60
     )
     assert told.returncode == 1 and "already runs" in told.stderr
+
+
+def test_stack_whose_starter_is_killed_ends_and_frees_the_port(own_stack: Stack) -> None:
+    """As when a terminal is closed over `make demo`: nobody is left to press Ctrl-C."""
+    import subprocess
+    import sys
+
+    port = free_port()
+    env = os.environ | {"SUMIKA_HOME": str(own_stack.work / "second"), "SUMIKA_PORT": str(port)}
+    code = "import subprocess, sys, os, time; subprocess.Popen([sys.executable, '-m', 'sumika.cli.main', 'up', '--parent', str(os.getpid())]); time.sleep(60)"
+    starter = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def alive() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(alive, what="the second stack")
+    starter.kill()
+    starter.wait()
+    until(lambda: not alive(), what="the second stack ends")

@@ -1,0 +1,204 @@
+"""What no client library sends: raw bytes on the gateway's socket. Never a 500, never a hang, and the next one is served."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.integration.conftest import Stack, until
+
+CHAT = {"model": "talk", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def talk(stack: Stack) -> str:
+    version = stack.base()
+    stack.deploy("talk", version)
+    return str(version.ref)
+
+
+@pytest.fixture(autouse=True)
+def _serves_on(stack: Stack, talk: str) -> Iterator[None]:
+    yield
+    assert stack.chat("talk").status_code == 200
+
+
+def connect(stack: Stack, timeout: float = 15) -> socket.socket:
+    return socket.create_connection((stack.settings.host, stack.settings.port), timeout=timeout)
+
+
+def told(stack: Stack, data: bytes) -> bytes:
+    """What comes back to `data` until the gateway closes or nothing more comes."""
+    with connect(stack) as link:
+        link.sendall(data)
+        link.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := link.recv(65_536):
+            answer += chunk
+    return answer
+
+
+def post(stack: Stack, body: bytes, *headers: str, path: str = "/v1/chat/completions") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"authorization: Bearer {stack.admin_key}", "content-type: application/json", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /health/live\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x00" * 64,
+        b"GET @evil HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+        b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+        b"GET /health/live HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", b"GET /health/live HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_bytes_that_are_no_request_are_answered_400_or_cut(stack: Stack, data: bytes) -> None:
+    answer = told(stack, data)
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 431", b"HTTP/1.1 200"))
+    assert b" 500 " not in answer[:20]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/", "/v1/chat/completions/", "/metrics/", "//v1/models", "/v1//models", "/health/live/"])
+def test_path_with_a_slash_too_many_is_not_found_and_never_sent_elsewhere(stack: Stack, path: str) -> None:
+    answer = told(stack, f"GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404") and b"evil.example" not in answer
+    assert b'"code":"path_not_found"' in answer
+
+
+@pytest.mark.parametrize("host", ["x/?", "x/#", "a/?x=", "[::", "", "evil\x7f"])
+def test_host_that_plays_tricks_opens_no_door(stack: Stack, host: str) -> None:
+    for path in ("/metrics", "/v1/models"):
+        answer = told(stack, f"GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        assert answer.startswith((b"HTTP/1.1 401", b"HTTP/1.1 400"))
+
+
+def test_two_authorization_headers_are_refused(stack: Stack) -> None:
+    answer = told(stack, post(stack, b"{}", "authorization: Bearer x", "content-length: 2", "connection: close"))
+    assert answer.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
+def test_scheme_is_read_without_regard_to_case(stack: Stack, scheme: str) -> None:
+    headers = {"authorization": f"{scheme} {stack.admin_key}"}
+    assert httpx.get(f"{stack.url}/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("value", [b"Bearer\t%s", b"Bearer %s %s", b"Bearer %s,", b"%s", b"Basic %s", b"Bearer \xff\xfe", b"Bearer ' OR 1=1--"])
+def test_authorization_that_is_no_bearer_key_is_401(stack: Stack, value: bytes) -> None:
+    key = stack.admin_key.encode()
+    line = b"authorization: " + value.replace(b"%s", key)
+    answer = told(stack, b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + line + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401") and key not in answer
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "FOO"])
+def test_method_that_is_not_taken_is_405_in_the_envelope(stack: Stack, method: str) -> None:
+    with stack.client() as client:
+        response = client.request(method, "/v1/chat/completions")
+    assert response.status_code in (400, 405)
+    if method != "HEAD" and response.status_code == 405:
+        assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_websocket_is_refused(stack: Stack) -> None:
+    upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA=="
+    answer = told(stack, f"GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n\r\n".encode())
+    assert answer[9:12] in (b"400", b"403", b"404", b"405")
+
+
+def test_body_declared_too_long_is_refused_before_it_is_sent(stack: Stack) -> None:
+    with connect(stack) as link:
+        link.sendall(post(stack, b"", f"content-length: {10**12}"))
+        assert link.recv(65_536).startswith(b"HTTP/1.1 413")
+
+
+def test_chunked_body_above_the_limit_is_413(stack: Stack) -> None:
+    def flood() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b"x" * 65_536
+
+    with stack.client() as client:
+        try:
+            assert client.post("/v1/chat/completions", content=flood()).status_code == 413
+        except httpx.WriteError:  # told and closed while the rest was still being sent
+            pass
+
+
+def test_requests_on_one_connection_are_answered_in_turn(stack: Stack) -> None:
+    body = json.dumps(CHAT).encode()
+    with connect(stack) as link:
+        link.sendall(post(stack, body, f"content-length: {len(body)}") * 3)
+        answer = b""
+        while answer.count(b"HTTP/1.1 200") < 3 or answer.count(b'"usage"') < 3:
+            answer += link.recv(65_536)
+    assert answer.count(b"x-request-id") == 3
+
+
+def test_client_that_sends_no_body_is_told_in_time_and_holds_nothing(stack: Stack) -> None:
+    with connect(stack) as link:
+        link.sendall(post(stack, b'{"model"', "content-length: 100"))
+    assert stack.chat("talk").status_code == 200
+
+
+def test_client_that_closes_its_sending_side_still_gets_its_answer_or_is_cut(stack: Stack) -> None:
+    body = json.dumps(CHAT).encode()
+    answer = told(stack, post(stack, body, f"content-length: {len(body)}"))
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "name", ["x-forwarded-user", "x_forwarded_user", "x-real-ip", "x-forwarded-for", "x-sumika-version", "x-request-id", "cookie"]
+)
+def test_header_that_claims_something_is_not_believed(stack: Stack, name: str) -> None:
+    claimed = httpx.get(f"{stack.url}/metrics", headers={name: "admin"})
+    assert claimed.status_code == 401 and claimed.headers["x-request-id"] != "admin"
+
+
+def test_hundred_requests_at_once_are_all_answered(stack: Stack) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    stack.script(chunk_delay_s=0.05)
+    try:
+        with stack.client() as client, ThreadPoolExecutor(20) as pool:
+            statuses = list(pool.map(lambda _: client.post("/v1/chat/completions", json=CHAT).status_code, range(100)))
+    finally:
+        stack.script()
+    assert set(statuses) == {200}
+
+
+def test_hundred_clients_that_leave_let_go_of_everything(stack: Stack) -> None:
+    import psutil
+
+    gateway = psutil.Process(stack.role_pid("gateway"))
+    body = json.dumps(CHAT | {"stream": True}).encode()
+    request = post(stack, body, f"content-length: {len(body)}")
+    stack.chat("talk")
+    before = gateway.num_fds()
+    stack.script(chunks=200, chunk_delay_s=0.05)
+    try:
+        links = []
+        for _ in range(100):
+            links.append(connect(stack))
+            links[-1].sendall(request)
+        engine = stack.engine_of(stack.version("base@1"))
+        until(lambda: stack.running(engine) > 50, what="the streams run")
+        for link in links:
+            link.close()
+        until(lambda: stack.running(engine) == 0, within=10, what="the engine stops generating")
+    finally:
+        stack.script()
+    until(lambda: gateway.num_fds() <= before + 10, within=10, what="the descriptors are given back")
+
+
+def test_answer_to_a_request_with_anything_wrong_is_short(stack: Stack) -> None:
+    with stack.client() as client:
+        for body in ({"x" * 100_000: 1}, CHAT | {"model": "x" * 256}, CHAT | {"temperature": "9" * 100_000}, {"a": "\u202e" * 1000}):
+            response = client.post("/v1/chat/completions", json=body)
+            assert response.status_code in (400, 404) and len(response.content) < 2_000
+    time.sleep(0)
