@@ -1,7 +1,7 @@
 """A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
-start_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, ignore_sigterm, load_error, as_base.
+start_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, ignore_sigterm, load_error, as_base, nonsense.
 Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
 
@@ -75,7 +75,9 @@ class Fake:
                 values = prompt["base" if self.script("as_base", False) else "adapter"]
                 for at, (token, value) in enumerate(zip(prompt["answer_ids"], values, strict=True), len(prompt["prompt_ids"])):
                     told[at] = {str(token): {"logprob": value}}
-        return web.json_response({"choices": [{"text": "", "prompt_logprobs": told}]})
+        return web.json_response(
+            {"choices": [{"text": "", "prompt_logprobs": None if path and self.script("nonsense", False) else told}]}
+        )
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self.answer(request, await request.json(), "chat.completion")

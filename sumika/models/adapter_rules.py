@@ -58,7 +58,7 @@ def _config_problems(config: dict[str, Any], ranks: list[Any], max_lora_rank: in
         found.append(f"its ranks {_shown(ranks)} are not positive whole numbers")
     elif max(ranks) > max_lora_rank:
         found.append(f"its rank {max(ranks)} is above the engine's max_lora_rank {max_lora_rank}")
-    alpha = config.get("lora_alpha")
+    alpha: Any = config.get("lora_alpha")
     if type(alpha) not in (int, float) or not math.isfinite(alpha):
         found.append(f"lora_alpha is {_shown(alpha)}, not a number")
     for key, allowed in (("bias", ("none", None)), ("use_dora", (False, None)), ("lora_bias", (False, None)),

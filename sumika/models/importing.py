@@ -85,7 +85,8 @@ def _check_base(folder: Path) -> None:
     context = config.get("max_position_embeddings", 1)
     if type(context) is not int or context < 1:
         raise _bad_model(
-            "config.json gives no whole number as max_position_embeddings", "config.json の max_position_embeddings が整数ではありません"
+            "config.json gives no whole number as max_position_embeddings",
+            "config.json の max_position_embeddings が整数ではありません",
         )
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise _bad_model(
@@ -98,9 +99,7 @@ def _check_base(folder: Path) -> None:
             raise _bad_model(f"{_INDEX} names no weight files", f"{_INDEX} に重みファイルの一覧がありません")
         if missing := sorted(set(named.values()) - weights):
             shown, count = quoted(missing[0]), len(set(named.values()))
-            raise _bad_model(
-                f"{shown} is missing ({len(missing)} of {count} weight files)", f"重みファイル {shown} がありません"
-            )
+            raise _bad_model(f"{shown} is missing ({len(missing)} of {count} weight files)", f"重みファイル {shown} がありません")
     if not weights:
         raise _bad_model("no .safetensors weights are there", ".safetensors 形式の重みがありません")
     for name in sorted(weights):

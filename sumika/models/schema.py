@@ -97,6 +97,16 @@ gateways = Table(
     Column("beat_at", _MOMENT, nullable=False),
 )
 
+# Who may act as the supervisor, until when; the token fences off one that was paused and wakes.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("until", _MOMENT, nullable=False),
+)
+
 keys = Table(
     "keys",
     metadata,

@@ -53,6 +53,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
             directory.leave()
 
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.router.redirect_slashes = False  # the redirect would lead to whatever host the client names
     app.state.gateway = gateway
     for path, kind in (("/v1/chat/completions", requests.ChatRequest), ("/v1/completions", requests.CompletionRequest)):
         app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))

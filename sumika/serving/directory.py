@@ -92,6 +92,8 @@ class Directory:
                     self._beaten = loop.time()
             except SumikaError as error:
                 log.error("%s", error.en)
+            except Exception:  # a loop that ended here would honour revoked keys for ever
+                log.exception("the store holds something that can't be read; the last snapshot stays in use")
             await asyncio.sleep(_POLL_S)
 
     def refresh(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class EngineClient:
 
     async def log_probabilities(self, model: str, prompts: list[CanaryPrompt]) -> list[list[float]]:
         """What `model` thinks (nats) of each token of each prompt's answer."""
-        return [await self._answer_log_probabilities(model, prompt) for prompt in prompts]
+        return list(await asyncio.gather(*(self._answer_log_probabilities(model, prompt) for prompt in prompts)))
 
     async def _answer_log_probabilities(self, model: str, prompt: CanaryPrompt) -> list[float]:
         ids = prompt.prompt_ids + prompt.answer_ids
@@ -83,8 +84,16 @@ class EngineClient:
                 f"{model} の確認用プロンプトにエンジンが応答できませんでした: {_reason(body)}",
                 status=409,
             )
-        told = body["choices"][0]["prompt_logprobs"][len(prompt.prompt_ids) :]
-        return [float(at[str(token)]["logprob"]) for at, token in zip(told, prompt.answer_ids, strict=True)]
+        try:
+            told = body["choices"][0]["prompt_logprobs"][len(prompt.prompt_ids) :]
+            return [float(at[str(token)]["logprob"]) for at, token in zip(told, prompt.answer_ids, strict=True)]
+        except (LookupError, TypeError, ValueError) as error:
+            raise SumikaError(
+                "canary_failed",
+                f"The engine gave no log-probabilities for {model}'s canary prompt ({type(error).__name__}). Train or import it again.",
+                f"{model} の確認用プロンプトに対する対数確率をエンジンが返しませんでした({type(error).__name__})。学習または取り込みをやり直してください。",
+                status=409,
+            ) from error
 
     async def _call(self, method: str, path: str, payload: object, timeout: aiohttp.ClientTimeout) -> tuple[int, Any]:
         try:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # What the log says of a request whose client left (nginx's number for it).
 CLIENT_CLOSED = 499
+# Which version answered, or would have.
+VERSION_HEADER = "x-sumika-version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ class Inference:
         except SumikaError as error:
             record.status = error.status
             record.code = error.code
-            await error_response(error, scope)(scope, receive, send)
+            response = error_response(error, scope)
+            if record.version != UNKNOWN:
+                response.headers[VERSION_HEADER] = record.version
+            await response(scope, receive, send)
         finally:
             record.tell(self._gateway.metrics)
 
@@ -69,7 +74,7 @@ class Inference:
         if engine is None:
             raise not_ready(route)
         with gateway.directory.lease(route.version):
-            answer = _Timed(scope, send, [(b"x-sumika-version", route.version.encode())], record)
+            answer = _Timed(scope, send, [(VERSION_HEADER.encode(), route.version.encode())], record)
             work = gateway.upstream.forward(engine.socket, self._path, request.upstream(route.version), answer)
             await unless_gone(receive, work)
 

@@ -6,16 +6,19 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sumika.models import canary, engines
+from sqlalchemy import Connection
+
+from sumika.models import canary, engines, leases
 from sumika.models.canary import CanaryPrompt, Verdict
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.leases import Lease
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
@@ -29,6 +32,8 @@ _TICK_S = 0.2
 _HEALTH_EVERY_S = 2.0
 _HEALTH_STRIKES = 3
 _BACKOFF_S = (1.0, 60.0)
+_REFUSED_RETRY_S = 10.0
+_NOT_THE_ENGINES_FAULT = ("fenced", "store_unavailable")
 # An engine that stayed up this long was not crashing in a loop.
 _STEADY_S = 120.0
 
@@ -41,6 +46,18 @@ class EngineContext:
     home: Home
     settings: EngineSettings
     device: vllm.Device
+    lease: Lease
+
+    @contextmanager
+    def write(self, *, quiet: bool = False) -> Iterator[Connection]:
+        """A write of the one supervisor that may act.
+
+        Raises:
+            SumikaError: `fenced`, when another took over; nothing is written then.
+        """
+        with self.store.write(quiet=quiet) as connection:
+            leases.check(connection, self.lease)
+            yield connection
 
 
 class Keeper:
@@ -58,8 +75,10 @@ class Keeper:
         self.may_unload: Callable[[str], bool] = lambda _: False
         self.loaded: set[str] = set()
         self.refused: dict[str, SumikaError] = {}
+        self._retry_at: dict[str, float] = {}
         self.ready = False
         self.failure: SumikaError | None = None
+        self._wake = asyncio.Event()
 
     @property
     def log_file(self) -> Path:
@@ -76,6 +95,8 @@ class Keeper:
                 if time.monotonic() - started > _STEADY_S:
                     self._restarts = 0
             except SumikaError as error:
+                if error.code in _NOT_THE_ENGINES_FAULT:
+                    raise
                 self.failure = error
                 log.error("engine %s (%s) is not serving: %s", self.id, self.base.ref, error.en)
             finally:
@@ -93,7 +114,7 @@ class Keeper:
         self._write(state="stopping")
         await self._drop_client()
         await self._end_process()
-        with self._context.store.write() as connection:
+        with self._context.write() as connection:
             engines.forget(connection, self.id)
         Path(self._socket).unlink(missing_ok=True)
 
@@ -137,8 +158,11 @@ class Keeper:
         context = self._context
         Path(self._socket).unlink(missing_ok=True)
         folder = context.home.artifacts / self.base.folder
-        argv = vllm.arguments(context.settings, context.device, self.base, folder, self._socket)
-        self._process = process.start(argv, vllm.environment(context.settings, context.device, context.home), self.log_file)
+        try:
+            argv = vllm.arguments(context.settings, context.device, self.base, folder, self._socket)
+            self._process = process.start(argv, vllm.environment(context.settings, context.device, context.home), self.log_file)
+        except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
+            raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
         self._write(state="starting", adapters=[], pid=self._process.pid, pid_started=self._process.started, error=None)
         log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, self._process.pid, self.log_file)
         return self._process
@@ -151,15 +175,24 @@ class Keeper:
             await self._unload_unwanted(client)
             if time.monotonic() >= next_health:
                 strikes = 0 if await client.healthy() else strikes + 1
+                await self._believe(client)
                 if strikes >= _HEALTH_STRIKES:
                     raise self._died("it stopped answering", "応答しなくなりました")
                 next_health = time.monotonic() + _HEALTH_EVERY_S
-            await asyncio.sleep(_TICK_S)
+            await self._woken()
         raise self._died("it ended", "終了しました")
+
+    async def _believe(self, client: EngineClient) -> None:
+        """What the engine says it holds goes before what we remember of it."""
+        held = await client.adapters()
+        if held != self.loaded:
+            log.warning("engine %s holds %s, not %s", self.id, sorted(held), sorted(self.loaded))
+            self.loaded = held
+            self._write(adapters=sorted(held))
 
     async def _load_wanted(self, client: EngineClient) -> None:
         for name, version in self.wanted.items():
-            if name in self.loaded or name in self.refused:
+            if name in self.loaded or time.monotonic() < self._retry_at.get(name, 0):
                 continue
             try:
                 await client.load_adapter(name, self._context.home.artifacts / version.folder)
@@ -167,13 +200,16 @@ class Keeper:
                 if error.code != "adapter_refused":
                     raise
                 self.refused[name] = error
+                self._retry_at[name] = time.monotonic() + _REFUSED_RETRY_S
                 log.error("engine %s: %s", self.id, error.en)
                 continue
             self.loaded.add(name)
+            self.refused.pop(name, None)
             self._write(adapters=sorted(self.loaded))
             log.info("engine %s: loaded %s", self.id, name)
-        for name in self.refused.keys() - self.wanted.keys():
-            del self.refused[name]
+        for name in self._retry_at.keys() - self.wanted.keys():
+            del self._retry_at[name]
+            self.refused.pop(name, None)
 
     async def _unload_unwanted(self, client: EngineClient) -> None:
         for name in sorted(self.loaded - self.wanted.keys()):
@@ -188,6 +224,15 @@ class Keeper:
             await process.stop(self._process, self._context.settings.stop_timeout_s + 5)
             self._process = None
 
+    def wake(self) -> None:
+        """Look at what is wanted now rather than at the next tick."""
+        self._wake.set()
+
+    async def _woken(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), _TICK_S)
+        self._wake.clear()
+
     async def _drop_client(self) -> None:
         if self._client is not None:
             with suppress(OSError):
@@ -195,7 +240,7 @@ class Keeper:
             self._client = None
 
     def _write(self, **values: object) -> None:
-        with self._context.store.write() as connection:
+        with self._context.write() as connection:
             engines.change(connection, self.id, **values)
 
     def _pause(self) -> float:

@@ -22,7 +22,7 @@ _JSON = {"content-type": "application/json"}
 
 
 class ClientGone(Exception):
-    """The client closed its connection; there is nobody to answer."""
+    """The client closed its connection, or reads no more; there is nobody to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,11 @@ class Upstream:
                 chunk = await content.readany()
             if not chunk:
                 break
-            await answer.send(chunk)
+            try:
+                async with asyncio.timeout(self._timeouts.idle_s):
+                    await answer.send(chunk)
+            except TimeoutError:
+                raise ClientGone from None
         if not answer.complete:
             raise aiohttp.ClientPayloadError("the stream ended without [DONE]")
         await answer.end()
@@ -209,7 +213,7 @@ def _refusal(status: int, body: bytes) -> SumikaError:
 
 
 def _lost(error: BaseException) -> SumikaError:
-    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientConnectionError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         return SumikaError(
             "engine_timeout", "The engine did not answer in time. Try again with a shorter prompt or fewer tokens.",
             "エンジンが時間内に応答しませんでした。プロンプトや出力を短くしてやり直してください。", status=504,

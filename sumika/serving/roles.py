@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import secrets
+import socket
+from contextlib import suppress
 
 import uvicorn
 
-from sumika.models import locks
+from sumika.models import leases
 from sumika.models.errors import SumikaError
+from sumika.models.leases import Lease
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
@@ -19,28 +24,59 @@ from sumika.serving.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+_ROLE = "supervisor"
+# Longer than any pause of a healthy process; a dead one is replaced after at most this.
+_LEASE_S = 3.0
+_RENEW_S = 0.5
+
 
 async def supervise(settings: Settings, store: Store, parent: int | None) -> None:
-    """Keep the engines until a signal comes or the parent is gone.
+    """Keep the engines, or stand by while another supervisor does, until a signal comes or the parent is gone.
 
     Raises:
-        SumikaError: `already_running`.
+        SumikaError: `fenced`, when another took over: this one was paused or could not reach the store for too long.
     """
-    home = settings.layout
-    with locks.held(home.root / "supervisor.lock", wait=False) as alone:
-        if not alone:
-            raise SumikaError(
-                "already_running",
-                f"A supervisor already runs for {home.root}. Use it, or end it first ('sumika status' shows it).",
-                f"{home.root} の supervisor はすでに動いています。そのまま使うか、先に終了してください。",
-                status=409,
-            )
-        stop = stop_on_signals()
+    stop = stop_on_signals()
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-64:]
+    async with ending_with(parent, stop):
+        lease = await _taken(store, holder, stop)
+        if lease is None:
+            return
         device = vllm.device(settings.engine)
-        log.info("supervisor: engines on %s, home %s", device, home.root)
-        supervisor = Supervisor(EngineContext(store, home, settings.engine, device))
-        async with ending_with(parent, stop):
-            await supervisor.run(stop)
+        log.info("supervisor: engines on %s, home %s, token %d", device, settings.layout.root, lease.token)
+        renewing = asyncio.create_task(_renew(store, lease))
+        try:
+            await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease)).run(stop)
+        finally:
+            renewing.cancel()
+        with store.write(quiet=True) as connection:
+            leases.give_back(connection, lease)
+
+
+async def _taken(store: Store, holder: str, stop: asyncio.Event) -> Lease | None:
+    """The lease, once it is free; None when told to stop before."""
+    told = False
+    while not stop.is_set():
+        with store.write(quiet=True) as connection:
+            lease = leases.take(connection, _ROLE, holder, _LEASE_S)
+        if lease is not None:
+            return lease
+        if not told:
+            log.info("supervisor: another one is at work; standing by")
+            told = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _RENEW_S)
+    return None
+
+
+async def _renew(store: Store, lease: Lease) -> None:
+    while True:
+        await asyncio.sleep(_RENEW_S)
+        try:
+            with store.write(quiet=True) as connection:
+                leases.take(connection, _ROLE, lease.holder, _LEASE_S)
+        except SumikaError as error:
+            log.error("the supervisor's lease could not be renewed: %s", error.en)
 
 
 async def serve(settings: Settings, store: Store, parent: int | None) -> None:

@@ -26,7 +26,7 @@ from sumika.serving.keeper import EngineContext, Keeper
 
 log = logging.getLogger(__name__)
 
-_TICK_S = 0.1
+_TICK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class _Seen:
 
 
 class Supervisor:
-    """Run by exactly one process at a time (`roles.supervise` holds a lock)."""
+    """Run by exactly one process at a time (`roles.supervise` holds the lease)."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
         self._keepers: dict[int, Keeper] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._moving: dict[int, asyncio.Task[None]] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Keeper] = {}
         self._broken: BaseException | None = None
         # When (at which revision) a version or base was first seen to be wanted no longer.
         self._unwanted_since: dict[str, int] = {}
@@ -62,8 +62,10 @@ class Supervisor:
                     raise self._broken
                 try:
                     self._reconcile()
-                except SumikaError as error:  # the store is away for a moment: what runs goes on running
-                    log.error("%s", error.en)
+                except SumikaError as error:
+                    if error.code != "store_unavailable":
+                        raise
+                    log.error("%s", error.en)  # away for a moment: what runs goes on running
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), _TICK_S)
         except BaseException:
@@ -79,7 +81,11 @@ class Supervisor:
         for name in artifacts.sweep(self._context.home.artifacts, self._named_folders):
             log.warning("removed what an interrupted import left: %s", name)
         for row in rows:
-            self._keep(Keeper(self._context, bases[row.base_id], row))
+            keeper = Keeper(self._context, bases[row.base_id], row)
+            if row.state == "stopping":
+                self._end(keeper)
+            else:
+                self._keep(keeper)
 
     def _named_folders(self) -> set[str]:
         with self._context.store.read() as connection:
@@ -92,7 +98,9 @@ class Supervisor:
             keeper = self._keepers.get(base_id)
             if keeper is None:
                 keeper = self._new_engine(wish.base)
-            keeper.wanted = wish.adapters
+            if keeper.wanted != wish.adapters:
+                keeper.wanted = wish.adapters
+                keeper.wake()
             keeper.may_unload = lambda name, seen=seen: self._unused(name, seen)  # type: ignore[misc]
         for base_id in self._keepers.keys() - seen.wishes.keys():
             keeper = self._keepers[base_id]
@@ -126,7 +134,7 @@ class Supervisor:
     def _new_engine(self, base: Version) -> Keeper:
         engine_id = secrets.token_hex(4)
         socket = str(self._context.home.sockets / f"engine-{engine_id}.sock")
-        with self._context.store.write() as connection:
+        with self._context.write() as connection:
             engines.add(connection, engine_id, base.id, socket)
         row = EngineRow(engine_id, base.id, socket, "starting", None, None, (), 0, None, "")
         return self._keep(Keeper(self._context, base, row))
@@ -146,17 +154,19 @@ class Supervisor:
             self._broken = task.exception()
 
     def _retire(self, base_id: int) -> None:
-        keeper, task = self._keepers.pop(base_id), self._tasks.pop(base_id)
+        self._end(self._keepers.pop(base_id), self._tasks.pop(base_id))
 
-        async def retire() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def _end(self, keeper: Keeper, *running: asyncio.Task[None]) -> None:
+        async def end() -> None:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await keeper.stop()
             log.info("engine %s (%s): no longer wanted, ended", keeper.id, keeper.base.ref)
 
-        retiring = self._watched(retire())
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        retiring = self._watched(end())
+        self._retiring[retiring] = keeper
+        retiring.add_done_callback(lambda task: self._retiring.pop(task, None))
 
     def _advance(self, move: Move, seen: _Seen) -> None:
         """Finish a move as soon as its engine is ready and holds it; refuse it as soon as it can't be."""
@@ -182,19 +192,21 @@ class Supervisor:
 
     async def _prove_and_finish(self, move: Move, version: Version, keeper: Keeper) -> None:
         try:
-            with self._context.store.write(quiet=True) as connection:
+            with self._context.write(quiet=True) as connection:
                 aliases.note_step(connection, move, "proving")
             verdict = await keeper.prove(version) if version.kind == "adapter" else None
-            with self._context.store.write() as connection:
+            with self._context.write() as connection:
                 aliases.finish(connection, move, verdict.as_dict() if verdict else None)
             log.info("alias %s now serves %s (%s by %s)", move.alias, move.to_ref, move.kind, move.actor)
         except SumikaError as error:
+            if error.code == "fenced":
+                raise
             if error.code not in ("engine_unreachable", "store_unavailable"):
                 self._refuse(move, error)
 
     def _refuse(self, move: Move, error: SumikaError) -> None:
         log.error("alias %s stays: %s", move.alias, error.en)
-        with self._context.store.write() as connection:
+        with self._context.write() as connection:
             aliases.refuse(connection, move, error)
 
     async def _let_go(self) -> None:
@@ -205,5 +217,6 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end_all(self) -> None:
+        keepers = [*self._keepers.values(), *self._retiring.values()]
         await self._let_go()
-        await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        await asyncio.gather(*(keeper.stop() for keeper in keepers))

@@ -48,6 +48,7 @@ class Stack:
     process: subprocess.Popen[bytes]
     log: Path
     work: Path
+    env: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -171,12 +172,10 @@ def start(work: Path, **env: str) -> Stack:
         "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu",
     }  # fmt: skip
     log = work / "stack.log"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")} | variables | env
     with log.open("ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sumika.cli.main", "up"], env=clean | variables | env, stdout=file, stderr=file, cwd=ROOT
-        )
-    stack = Stack(settings, open_store(settings), process, log, work)
+        process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", "up"], env=clean, stdout=file, stderr=file, cwd=ROOT)
+    stack = Stack(settings, open_store(settings), process, log, work, clean)
     until(lambda: _alive(stack), what=f"gateway; log:\n{log.read_text()}")
     return stack
 

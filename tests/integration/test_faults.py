@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import httpx
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -162,26 +165,58 @@ def test_stack_started_again_serves_what_it_served(tmp_path: os.PathLike[str]) -
     finish(second)
 
 
-def test_second_supervisor_for_one_home_is_refused(own_stack: Stack) -> None:
-    import subprocess
-    import sys
+def test_second_supervisor_stands_by_and_takes_over_within_five_seconds(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    engine = stack.engine_of(base)
+    with stack.log.open("ab") as file:
+        other = subprocess.Popen(
+            [sys.executable, "-m", "sumika.cli.main", "supervise"], env=stack.env, stdout=file, stderr=file, cwd=ROOT
+        )
+    try:
+        until(lambda: "standing by" in stack.log.read_text(), what="the second one stands by")
+        os.kill(stack.process.pid, signal.SIGSTOP)  # so that the first one is not started again
+        os.kill(stack.role_pid("supervise"), signal.SIGKILL)
+        move = stack.ask("faq", stack.adapter("faq", base))
+        assert stack.ended(move, within=5).state == "done"
+        assert stack.engine_of(base).pid == engine.pid
+    finally:
+        os.kill(stack.process.pid, signal.SIGCONT)
+        other.terminate()
+        assert other.wait(timeout=30) == 0
 
-    env = os.environ | {"SUMIKA_HOME": str(own_stack.settings.home), "SUMIKA_LANG": "en"}
-    told = subprocess.run(
-        [sys.executable, "-m", "sumika.cli.main", "supervise"], env=env, capture_output=True, text=True, timeout=60
-    )
-    assert told.returncode == 1 and "already runs" in told.stderr
+
+def test_supervisor_that_was_paused_and_wakes_can_write_nothing(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    paused = stack.role_pid("supervise")
+    os.kill(paused, signal.SIGSTOP)
+    with stack.log.open("ab") as file:
+        other = subprocess.Popen(
+            [sys.executable, "-m", "sumika.cli.main", "supervise"], env=stack.env, stdout=file, stderr=file, cwd=ROOT
+        )
+    try:
+        stack.deploy("faq", stack.adapter("faq", base))
+        os.kill(paused, signal.SIGCONT)
+        until(lambda: not psutil.pid_exists(paused) or psutil.Process(paused).status() == "zombie", what="the paused one ends")
+        assert "[fenced]" in stack.log.read_text() or "took over" in stack.log.read_text()
+        assert stack.chat("faq").status_code == 200
+    finally:
+        other.terminate()
+        assert other.wait(timeout=30) == 0
+        until(lambda: stack.engines() and stack.chat("faq").status_code == 200, what="the first stack's supervisor is back")
 
 
 def test_stack_whose_starter_is_killed_ends_and_frees_the_port(own_stack: Stack) -> None:
     """As when a terminal is closed over `make demo`: nobody is left to press Ctrl-C."""
-    import subprocess
-    import sys
-
     port = free_port()
     env = os.environ | {"SUMIKA_HOME": str(own_stack.work / "second"), "SUMIKA_PORT": str(port)}
     code = "import subprocess, sys, os, time; subprocess.Popen([sys.executable, '-m', 'sumika.cli.main', 'up', '--parent', str(os.getpid())]); time.sleep(60)"
-    starter = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", code], env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
     def alive() -> bool:
         try:

@@ -52,7 +52,9 @@ def test_stream_that_stalls_ends_with_one_error_event(hasty: Stack) -> None:
 
 
 def test_body_that_does_not_come_is_408(hasty: Stack) -> None:
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {hasty.admin_key}\r\ncontent-length: 99\r\n\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {hasty.admin_key}\r\ncontent-length: 99\r\n\r\n"
+    )
     with socket.create_connection((hasty.settings.host, hasty.settings.port), timeout=15) as link:
         link.sendall(head.encode() + b'{"model"')
         answer = link.recv(65_536)
@@ -86,7 +88,9 @@ def test_error_in_a_stream_reaches_the_official_client_as_an_error(hasty: Stack)
     import openai
 
     hasty.script(chunks=3, chunk_delay_s=4)
-    client = openai.OpenAI(base_url=f"{hasty.url}/v1", api_key=hasty.admin_key, max_retries=0, http_client=httpx.Client(timeout=30))
+    client = openai.OpenAI(
+        base_url=f"{hasty.url}/v1", api_key=hasty.admin_key, max_retries=0, http_client=httpx.Client(timeout=30)
+    )
     stream = client.chat.completions.create(model="talk", messages=[{"role": "user", "content": "hi"}], stream=True)
     with pytest.raises(openai.APIError, match="in time"):
         for _ in stream:

@@ -44,7 +44,13 @@ def told(stack: Stack, data: bytes) -> bytes:
 
 
 def post(stack: Stack, body: bytes, *headers: str, path: str = "/v1/chat/completions") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "host: x", f"authorization: Bearer {stack.admin_key}", "content-type: application/json", *headers]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {stack.admin_key}",
+        "content-type: application/json",
+        *headers,
+    ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -64,7 +70,9 @@ def test_bytes_that_are_no_request_are_answered_400_or_cut(stack: Stack, data: b
     assert b" 500 " not in answer[:20]
 
 
-@pytest.mark.parametrize("path", ["/v1/models/", "/v1/chat/completions/", "/metrics/", "//v1/models", "/v1//models", "/health/live/"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models/", "/v1/chat/completions/", "/metrics/", "//v1/models", "/v1//models", "/health/live/"]
+)
 def test_path_with_a_slash_too_many_is_not_found_and_never_sent_elsewhere(stack: Stack, path: str) -> None:
     answer = told(stack, f"GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 404") and b"evil.example" not in answer
@@ -89,7 +97,9 @@ def test_scheme_is_read_without_regard_to_case(stack: Stack, scheme: str) -> Non
     assert httpx.get(f"{stack.url}/v1/models", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("value", [b"Bearer\t%s", b"Bearer %s %s", b"Bearer %s,", b"%s", b"Basic %s", b"Bearer \xff\xfe", b"Bearer ' OR 1=1--"])
+@pytest.mark.parametrize(
+    "value", [b"Bearer\t%s", b"Bearer %s %s", b"Bearer %s,", b"%s", b"Basic %s", b"Bearer \xff\xfe", b"Bearer ' OR 1=1--"]
+)
 def test_authorization_that_is_no_bearer_key_is_401(stack: Stack, value: bytes) -> None:
     key = stack.admin_key.encode()
     line = b"authorization: " + value.replace(b"%s", key)
@@ -107,7 +117,9 @@ def test_method_that_is_not_taken_is_405_in_the_envelope(stack: Stack, method: s
 
 
 def test_websocket_is_refused(stack: Stack) -> None:
-    upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA=="
+    upgrade = (
+        "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA=="
+    )
     answer = told(stack, f"GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n\r\n".encode())
     assert answer[9:12] in (b"400", b"403", b"404", b"405")
 
@@ -198,7 +210,12 @@ def test_hundred_clients_that_leave_let_go_of_everything(stack: Stack) -> None:
 
 def test_answer_to_a_request_with_anything_wrong_is_short(stack: Stack) -> None:
     with stack.client() as client:
-        for body in ({"x" * 100_000: 1}, CHAT | {"model": "x" * 256}, CHAT | {"temperature": "9" * 100_000}, {"a": "\u202e" * 1000}):
+        for body in (
+            {"x" * 100_000: 1},
+            CHAT | {"model": "x" * 256},
+            CHAT | {"temperature": "9" * 100_000},
+            {"a": "\u202e" * 1000},
+        ):
             response = client.post("/v1/chat/completions", json=body)
             assert response.status_code in (400, 404) and len(response.content) < 2_000
     time.sleep(0)

@@ -73,7 +73,9 @@ def test_config_of_the_wrong_kind_is_refused_in_a_sentence(
     assert "can't be served" in refused(make_adapter(**wrong), base_folder)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{", b"\xff\xfe", DEEP, b'{"r":' + b"9" * 5000 + b"}"], ids=lambda d: repr(d[:9]))
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"null", b"{", b"\xff\xfe", DEEP, b'{"r":' + b"9" * 5000 + b"}"], ids=lambda d: repr(d[:9])
+)
 def test_config_that_is_no_json_object_is_refused(make_adapter: MakeAdapter, base_folder: Path, data: bytes) -> None:
     adapter = make_adapter()
     (adapter / adapter_rules.CONFIG).write_bytes(data)
@@ -155,6 +157,8 @@ def test_canary_of_the_wrong_kind_is_told_when_it_is_read(tmp_path: Path, text: 
 
 def test_canary_of_the_wrong_kind_is_refused_at_import(make_adapter: MakeAdapter, base_folder: Path) -> None:
     adapter = make_adapter()
-    (adapter / canary.REFERENCE).write_text('{"prompts": [{"prompt_ids": [1], "answer_ids": [2], "adapter": null, "base": null}]}')
+    (adapter / canary.REFERENCE).write_text(
+        '{"prompts": [{"prompt_ids": [1], "answer_ids": [2], "adapter": null, "base": null}]}'
+    )
     with pytest.raises(SumikaError):
         adapter_rules.check(adapter, base_folder, 16)

@@ -62,7 +62,9 @@ def test_config_that_names_no_model_is_refused(store: Store, home: Home, base_fo
     assert refused(store, home, base_folder).code == "bad_model"
 
 
-@pytest.mark.parametrize("text", ['{"weight_map": []}', '{"weight_map": {"a": 1}}', "[]", '{"weight_map": {"a": "../x.safetensors"}}'])
+@pytest.mark.parametrize(
+    "text", ['{"weight_map": []}', '{"weight_map": {"a": 1}}', "[]", '{"weight_map": {"a": "../x.safetensors"}}']
+)
 def test_index_that_names_no_weights_is_refused(store: Store, home: Home, base_folder: Path, text: str) -> None:
     (base_folder / "model.safetensors.index.json").write_text(text)
     assert refused(store, home, base_folder).code == "bad_model"

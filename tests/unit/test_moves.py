@@ -99,7 +99,11 @@ def test_move_that_is_refused_leaves_alias_and_history_true(store: Store, three:
     with store.read() as connection:
         alias, newest = aliases.find(connection, "faq"), aliases.history(connection, "faq")[0]
     assert alias is not None and (alias.version_id, alias.generation) == (three[0].id, 1)
-    assert (newest.state, newest.error, newest.ended_at is not None) == ("refused", {"code": "x", "en": "no", "ja": "いいえ"}, True)
+    assert (newest.state, newest.error, newest.ended_at is not None) == (
+        "refused",
+        {"code": "x", "en": "no", "ja": "いいえ"},
+        True,
+    )
     assert refused(store) == "nothing_before"
 
 

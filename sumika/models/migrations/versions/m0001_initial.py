@@ -33,6 +33,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("hash", name=op.f("uq_keys_hash")),
     )
     op.create_table(
+        "leases",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("holder", sa.String(length=64), nullable=False),
+        sa.Column("token", sa.Integer(), nullable=False),
+        sa.Column("until", sa.String(length=27), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
+    )
+    op.create_table(
         "revision",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("n", sa.Integer(), nullable=False),
@@ -120,5 +128,6 @@ def downgrade() -> None:
     op.drop_table("aliases")
     op.drop_table("versions")
     op.drop_table("revision")
+    op.drop_table("leases")
     op.drop_table("keys")
     op.drop_table("gateways")
