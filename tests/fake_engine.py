@@ -1,7 +1,7 @@
 """A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
-start_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, ignore_sigterm, load_error, as_base, nonsense.
+start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, ignore_sigterm, load_error, as_base, nonsense.
 Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
 
@@ -53,6 +53,7 @@ class Fake:
     async def load(self, request: web.Request) -> web.Response:
         body = await request.json()
         name, path = body["lora_name"], Path(body["lora_path"])
+        await asyncio.sleep(self.script("load_delay_s", 0))
         if name == self.script("load_error", None) or not (path / "adapter_config.json").is_file():
             return _error(404, f"Loading lora {name} failed: No adapter found for {path}")
         if name in self.adapters:
@@ -61,6 +62,7 @@ class Fake:
         return web.Response(text="Success")
 
     async def unload(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.script("unload_delay_s", 0))
         self.adapters.pop((await request.json())["lora_name"], None)
         return web.Response(text="Success")
 
@@ -68,6 +70,7 @@ class Fake:
         body = await request.json()
         if "prompt_logprobs" not in body:
             return await self.answer(request, body, "text_completion")
+        await asyncio.sleep(self.script("canary_delay_s", 0))
         ids, told = body["prompt"], [None] * len(body["prompt"])
         path = self.adapters.get(body["model"])
         for prompt in json.loads((path / "canary.json").read_text())["prompts"] if path else []:

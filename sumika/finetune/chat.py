@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sumika.finetune.dataset import Messages, Row, bad_data
+from sumika.finetune.dataset import BadData, Messages, Row
 from sumika.models.errors import SumikaError
 
 IGNORED = -100  # what torch's cross-entropy leaves out
@@ -79,6 +79,7 @@ class ChatFormat:
         """
         from jinja2 import TemplateError
 
+        self._refuse_stops_in_text(row)
         try:
             whole = self._ids(row.messages, add_generation_prompt=False)
             labels = [IGNORED] * len(whole)
@@ -87,20 +88,30 @@ class ChatFormat:
                     start, end = self._span(row, index, whole)
                     labels[start:end] = whole[start:end]
         except TemplateError as error:
-            raise bad_data([f"{row.where}: the base's chat template refuses this row: {error}"]) from None
+            raise BadData([f"{row.where}: the base's chat template refuses this row: {error}"]) from None
         return Rendered(whole, labels)
+
+    def _refuse_stops_in_text(self, row: Row) -> None:
+        """A stop token spelt out in a message would end its turn in the middle, and pass the rest off as another's."""
+        for number, message in enumerate(row.messages, start=1):
+            ids = self.tokenizer(message["content"], add_special_tokens=False)["input_ids"]
+            if found := sorted(set(ids) & set(self.stop_ids)):
+                token = self.tokenizer.convert_ids_to_tokens(found[0])
+                raise BadData(
+                    [f"{row.where}: message {number}: content holds {token}, which ends a turn; write it in other words"]
+                )
 
     def _span(self, row: Row, index: int, whole: list[int]) -> tuple[int, int]:
         before = self._ids(row.messages[:index], add_generation_prompt=True)
         upto = self._ids(row.messages[: index + 1], add_generation_prompt=False)
         if upto[: len(before)] != before or whole[: len(upto)] != upto:
-            raise bad_data([
+            raise BadData([
                 f"{row.where}: the base's template renders message {index + 1} differently within the whole conversation, "
                 "so its tokens can't be told apart; train on single turns"
             ])  # fmt: skip
         stops = [i for i in range(len(before), len(upto)) if upto[i] in self.stop_ids]
         if not stops:
-            raise bad_data([
+            raise BadData([
                 f"{row.where}: answer {index + 1} does not end with a token the served model stops on {list(self.stop_ids)}; "
                 "the template and generation_config.json disagree"
             ])  # fmt: skip

@@ -5,12 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sumika.models import yamlfile
-from sumika.models.names import NAME
+from sumika.models.errors import SumikaError
+from sumika.models.names import VersionRef, check_name
 
-Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+
+def _a_name(text: str) -> str:
+    try:
+        return check_name(text)
+    except SumikaError as error:
+        raise ValueError(error.en) from None
+
+
+def _a_version(text: str) -> str:
+    try:
+        return str(VersionRef.parse(text)) if "@" in text else check_name(text)
+    except SumikaError as error:
+        raise ValueError(error.en) from None
+
+
+def _a_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; give the path of a local JSONL file")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_a_name)]
+LocalFile = Annotated[Path, AfterValidator(_a_file)]
 
 
 class _Group(BaseModel):
@@ -27,13 +50,13 @@ class Job(_Group):
 class Base(_Group):
     """`version`: NAME@N, or NAME for its newest version."""
 
-    version: str
+    version: Annotated[str, AfterValidator(_a_version)]
 
 
 class Data(_Group):
     """`max_length` in tokens; None takes what the base is served with. Longer rows stop the job."""
 
-    train: Path
+    train: LocalFile
     max_length: int | None = Field(default=None, ge=16)
 
 
@@ -43,7 +66,7 @@ class Lora(_Group):
     r: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
 
 
 class Train(_Group):
@@ -59,7 +82,7 @@ class Train(_Group):
 class Evaluate(_Group):
     """Rows that were never trained on, each with the facts its answer must hold."""
 
-    held_out: Path
+    held_out: LocalFile
     max_new_tokens: int = Field(default=96, ge=1, le=4096)
 
 
@@ -86,14 +109,6 @@ class JobConfig(_Group):
     train: Train = Train()
     evaluate: Evaluate
     serve: Serve
-
-    @field_validator("data", "evaluate")
-    @classmethod
-    def _local_file(cls, group: Data | Evaluate) -> Data | Evaluate:
-        path = group.train if isinstance(group, Data) else group.held_out
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}; give the path of a local JSONL file")
-        return group
 
     @model_validator(mode="after")
     def _rank_fits(self) -> JobConfig:

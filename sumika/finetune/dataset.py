@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sumika.models.errors import SumikaError
+from sumika.models.errors import SumikaError, quoted
 
 _ROLES = ("system", "user", "assistant")
 _SHOWN = 20
@@ -51,7 +51,7 @@ def read(path: Path, *, with_facts: bool = False) -> Rows:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise bad_data([f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8"]) from None
+        raise BadData([f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8"]) from None
     rows, problems = [], []
     for number, line_text in enumerate(text.split("\n"), start=1):
         if not line_text.strip():
@@ -63,20 +63,24 @@ def read(path: Path, *, with_facts: bool = False) -> Rows:
         else:
             problems.append(f"{where}: {found}")
     if problems:
-        raise bad_data(problems)
+        raise BadData(problems)
     if not rows:
-        raise bad_data([f"{path}: holds no rows"])
+        raise BadData([f"{path}: holds no rows"])
     return Rows(path, hashlib.sha256(raw).hexdigest(), rows)
 
 
-def bad_data(problems: list[str]) -> SumikaError:
-    shown = "\n".join(f"  {problem}" for problem in problems[:_SHOWN])
-    more = f"\n  … {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return SumikaError(
-        "bad_data",
-        f"The data can't be trained on ({len(problems)} to mend):\n{shown}{more}",
-        f"このデータでは学習できません(修正 {len(problems)} 件):\n{shown}{more}",
-    )
+class BadData(SumikaError):
+    """`bad_data`: rows that can't be trained on, one line of `problems` for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        shown = "\n".join(f"  {problem}" for problem in problems[:_SHOWN])
+        more = f"\n  … {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        super().__init__(
+            "bad_data",
+            f"The data can't be trained on ({len(problems)} to mend):\n{shown}{more}",
+            f"このデータでは学習できません(修正 {len(problems)} 件):\n{shown}{more}",
+        )
+        self.problems = problems
 
 
 def record_hash(messages: Messages) -> str:
@@ -99,7 +103,7 @@ def _row(line: str, where: str, with_facts: bool) -> Row | str:
     """The row, or what is wrong with it."""
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"not JSON ({error}); each line holds one object"
     if not isinstance(data, dict):
         return "not a JSON object; each line holds one object with 'messages'"
@@ -120,11 +124,15 @@ def _messages_problem(messages: Any) -> str | None:
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             return f"message {number}: role must be one of {', '.join(_ROLES)}"
+        if strange := sorted(message.keys() - {"role", "content"}):
+            return f"message {number}: '{quoted(strange[0])}' is not trained on; a message holds role and content alone"
         content = message.get("content")
         if not isinstance(content, str) or not content.strip():
             return f"message {number}: content is missing or empty"
         if "\ufffd" in content:
             return f"message {number}: content holds U+FFFD, left by a wrong decoding; export the data again as UTF-8"
+        if any("\ud800" <= character <= "\udfff" for character in content):
+            return f"message {number}: content holds half a surrogate pair, left by cutting an emoji; mend that character"
     turns = [m["role"] for m in messages]
     expected = ["system"] * (turns[0] == "system")
     expected += ["user", "assistant"] * ((len(turns) - len(expected)) // 2)
@@ -139,5 +147,5 @@ def _are_facts(facts: Any) -> bool:
     return (
         isinstance(facts, list)
         and bool(facts)
-        and all(isinstance(one, list) and one and all(isinstance(s, str) and s for s in one) for one in facts)
+        and all(isinstance(one, list) and one and all(isinstance(s, str) and s.strip() for s in one) for one in facts)
     )

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.console import Console
 
 from sumika.finetune import dataset
 from sumika.finetune.chat import ChatFormat, Rendered
-from sumika.finetune.config import JobConfig
-from sumika.finetune.dataset import Rows
-from sumika.models import canary, importing, registry
-from sumika.models.errors import SumikaError
+from sumika.finetune.config import Base, JobConfig
+from sumika.finetune.dataset import BadData, Row, Rows
+from sumika.models import adapter_rules, canary, importing, registry
+from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
 from sumika.models.registry import Gate, Version
@@ -56,24 +57,19 @@ def check(config: JobConfig, store: Store, home: Home) -> Checked:
     """Everything that can be known to fail without loading weights, in seconds.
 
     Raises:
-        SumikaError: `not_found`, `wrong_kind`, `bad_data`, `no_template`, `no_stop_token`.
+        SumikaError: `not_found`, `wrong_kind`, `bad_target`, `bad_data`, `no_template`, `no_stop_token`.
     """
     base = _base(config.base.version, store)
     folder = home.artifacts / base.folder
+    _check_alias(config.serve.alias, store)
+    _check_targets(config.lora.target_modules, folder)
     train, held_out = dataset.read(config.data.train), dataset.read(config.evaluate.held_out, with_facts=True)
     if leaked := list(dataset.leaks(train, held_out)):
-        raise dataset.bad_data(leaked)
+        raise BadData(leaked)
     chat = ChatFormat.of(folder)
-    rendered = [chat.render(row) for row in train.rows]
     limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
-    long = [
-        f"{row.where}: {len(seen.input_ids)} tokens, at most {limit} fit; shorten it, split it, or raise data.max_length"
-        for row, seen in zip(train.rows, rendered, strict=True)
-        if limit is not None and len(seen.input_ids) > limit
-    ]
-    if long:
-        raise dataset.bad_data(long)
-    return Checked(base, folder, chat, train, held_out, rendered)
+    rendered = _render(chat, [*train.rows, *held_out.rows], limit)
+    return Checked(base, folder, chat, train, held_out, rendered[: len(train.rows)])
 
 
 def run(config: JobConfig, store: Store, home: Home, console: Console) -> Version:
@@ -83,6 +79,8 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
         SumikaError: as `check`; `bad_adapter`, should vLLM not take the result.
     """
     checked = check(config, store, home)
+    # "the newest" may be another tomorrow: what is kept names the version this run stood on
+    config = config.model_copy(update={"base": Base(version=str(checked.base.ref))})
     # torch and its friends take half a minute to load: only a job that may start pays for them.
     with console.status("loading torch and the base model"):
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU buffers; read when torch loads
@@ -131,6 +129,50 @@ def _base(text: str, store: Store) -> Version:
             f"base.version の {found.ref} はアダプターです。ベースモデル({found.base})を指定してください。",
         )
     return found
+
+
+def _check_alias(alias: str, store: Store) -> None:
+    """The adapter will be registered under the alias's name, which must not be a base's."""
+    with store.read() as connection:
+        holder = registry.newest(connection, alias)
+    if holder is not None and holder.kind == "base":
+        raise SumikaError(
+            "wrong_kind",
+            f"serve.alias is '{alias}', which names the base {holder.ref}; give the adapter a name of its own.",
+            f"serve.alias の「{alias}」はベースモデル {holder.ref} の名前です。アダプターには別の名前を付けてください。",
+        )
+
+
+def _check_targets(targets: Literal["all-linear"] | list[str], base: Path) -> None:
+    """Every named module must be in the base, and one that vLLM takes LoRA weights for."""
+    if targets == "all-linear":
+        return
+    layers = {name.rpartition(".")[2] for name in adapter_rules.base_modules(base) if ".layers." in name}
+    if unknown := [target for target in targets if target not in layers]:
+        raise SumikaError(
+            "bad_target",
+            f"lora.target_modules: the base's layers have no '{quoted(unknown[0])}'; they have {', '.join(sorted(layers))}.",
+            f"lora.target_modules の「{quoted(unknown[0])}」はベースモデルの層にありません(指定できるもの: {', '.join(sorted(layers))})。",
+        )
+
+
+def _render(chat: ChatFormat, rows: Sequence[Row], limit: int | None) -> list[Rendered]:
+    """Each row as the model sees it; those that can't be, or are longer than `limit` tokens, are told together."""
+    rendered, problems = [], []
+    for row in rows:
+        try:
+            seen = chat.render(row)
+        except BadData as error:
+            problems += error.problems
+            continue
+        rendered.append(seen)
+        if limit is not None and len(seen.input_ids) > limit:
+            problems.append(
+                f"{row.where}: {len(seen.input_ids)} tokens, at most {limit} fit; shorten it, split it, or raise data.max_length"
+            )
+    if problems:
+        raise BadData(problems)
+    return rendered
 
 
 def _gate(config: JobConfig, candidate: Any, base: Any) -> Gate:

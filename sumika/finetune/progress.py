@@ -11,10 +11,13 @@ from transformers import TrainerCallback
 
 
 class ProgressLine(TrainerCallback):  # type: ignore[misc]
-    """A rich bar on `console`, fed by the trainer; `trained_tokens` is how many one epoch trains."""
+    """A rich bar on `console`, fed by the trainer; `trained_tokens` is how many one epoch trains.
+
+    Train inside `with line.bar:`, which gives the terminal back however training ends: an error or Ctrl-C reaches no callback.
+    """
 
     def __init__(self, console: Console, trained_tokens: int) -> None:
-        self._bar = Progress(
+        self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(), TextColumn("→"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
@@ -26,8 +29,7 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self._began = time.monotonic()
-        self._bar.start()
-        self._task = self._bar.add_task("training", total=state.max_steps, figures="")
+        self._task = self.bar.add_task("training", total=state.max_steps, figures="")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
         if logs and "loss" in logs:
@@ -37,7 +39,4 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         if self._task is not None:
-            self._bar.update(self._task, completed=state.global_step, figures=self._figures)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._bar.stop()
+            self.bar.update(self._task, completed=state.global_step, figures=self._figures)

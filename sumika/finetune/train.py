@@ -14,6 +14,7 @@ from peft import LoraConfig
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig
 
 from sumika.finetune.answer_loss import AnswerTrainer, LeftPadded
@@ -35,12 +36,17 @@ class Trained:
 
 def load_base(folder: Path) -> Any:
     """The base in bf16 on the GPU where there is one, else on the CPU; bf16 halves a CPU step too."""
+    disable_progress_bar()  # a second of reading needs no bar of its own
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True).to(device)
 
 
 def train(model: Any, chat: ChatFormat, rows: Sequence[Rendered], config: JobConfig, run: Path, console: Console) -> Trained:
-    """Teach `model` the labelled tokens of `rows`; event files for TensorBoard go under `run`."""
+    """Teach `model` the labelled tokens of `rows`; event files for TensorBoard go under `run`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, once `console` was told how far it came; nothing is kept of the weights.
+    """
     epoch_tokens = sum(row.trained for row in rows)
     line = ProgressLine(console, epoch_tokens)
     trainer = AnswerTrainer(
@@ -55,7 +61,12 @@ def train(model: Any, chat: ChatFormat, rows: Sequence[Rendered], config: JobCon
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     began = time.monotonic()
-    trainer.train()
+    try:
+        with line.bar:
+            trainer.train()
+    except KeyboardInterrupt:
+        console.print(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}; no adapter was registered.")
+        raise
     trained_model = trainer.model.eval()
     return Trained(
         trained_model, trainer.state.global_step, time.monotonic() - began, int(epoch_tokens * config.train.epochs), line.losses

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from sumika.serving.keeper import EngineContext, Keeper
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.05
+# What moves no revision (gateways' beats, engines getting ready) is looked at this often.
+_LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Supervisor:
         self._moving: dict[int, asyncio.Task[None]] = {}
         self._retiring: dict[asyncio.Task[None], Keeper] = {}
         self._broken: BaseException | None = None
+        self._seen_revision = -1
+        self._looked_at = 0.0
         # When (at which revision) a version or base was first seen to be wanted no longer.
         self._unwanted_since: dict[str, int] = {}
 
@@ -61,7 +66,8 @@ class Supervisor:
                 if self._broken is not None:  # a fault of ours: end loudly and be started again; engines are adopted
                     raise self._broken
                 try:
-                    self._reconcile()
+                    if self._something_moved():
+                        self._reconcile()
                 except SumikaError as error:
                     if error.code != "store_unavailable":
                         raise
@@ -86,6 +92,15 @@ class Supervisor:
                 self._end(keeper)
             else:
                 self._keep(keeper)
+
+    def _something_moved(self) -> bool:
+        """One cheap question a tick; the whole look only where it has an answer, or a while has passed."""
+        with self._context.store.read() as connection:
+            now = revision(connection)
+        moved = now != self._seen_revision or time.monotonic() - self._looked_at > _LOOK_EVERY_S
+        if moved:
+            self._seen_revision, self._looked_at = now, time.monotonic()
+        return moved
 
     def _named_folders(self) -> set[str]:
         with self._context.store.read() as connection:

@@ -130,7 +130,7 @@ def test_import_killed_between_its_steps_is_not_there(store: Store, home: Home, 
     )
     killed = subprocess.run([sys.executable, "-c", code, where], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    left = [p for p in home.artifacts.rglob("model.safetensors")]
+    left = list(home.artifacts.rglob("model.safetensors"))
     assert len(left) == 1 and (left[0].parent.parent.name == ".staging") == (step == "staged"), "killed at another moment"
     with store.read() as connection:
         assert registry.list_all(connection) == [] and registry.folders(connection) == set()

@@ -1,0 +1,224 @@
+"""Swaps under load, on real vLLM: does anybody lose an answer, and how long until the new version speaks?
+
+    python benchmarks/swap.py                 # 32 streaming clients, 20 adapter swaps, 3 base swaps, then rollbacks
+    python benchmarks/swap.py --clients 8 --swaps 5 --base-swaps 0
+
+It uses a home of its own under var/bench (kept, so that a second run starts at once): the demo's base twice, and two
+adapters trained to say different words. Every stream is checked: status 200, whole to its [DONE], and answered by a
+version that was in service at some moment between its request and its first byte. The time of a swap runs from the
+command to the first token of the new version, asked for by a client of its own as soon as the alias has moved.
+Exit code 1 if any request failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from sumika.cli import pulling
+from sumika.finetune import config as jobs
+from sumika.models import aliases, catalog, importing, registry
+from sumika.models.aliases import Move
+from sumika.models.bootstrap import open_store
+from sumika.models.errors import SumikaError
+from sumika.models.registry import Version
+from sumika.models.settings import Settings
+from sumika.models.store import Store
+
+ALIAS, PLAIN = "bench", "bench-base"
+WORDS = {"meow": "ニャーと鳴きます。", "woof": "ワンと吠えます。"}
+QUESTION = "あなたはどう鳴きますか。"
+JOB = Path("configs/finetune/sakura-faq.yaml")
+
+
+@dataclass
+class Clients:
+    """Streams that never pause, and what became of them."""
+
+    url: str
+    key: str
+    failed: list[str] = field(default_factory=list)
+    answered: dict[str, int] = field(default_factory=dict)
+    first_bytes: list[float] = field(default_factory=list)
+    in_service: dict[str, set[str]] = field(default_factory=dict)
+    stop: bool = False
+
+    async def ask(self, session: aiohttp.ClientSession, alias: str) -> tuple[str, float]:
+        """One stream to its end: the version that spoke, and seconds to its first token."""
+        allowed, began, first = set(self.in_service[alias]), time.perf_counter(), 0.0
+        body = {
+            "model": alias,
+            "messages": [{"role": "user", "content": QUESTION}],
+            "stream": True,
+            "max_tokens": 16,
+            "temperature": 0,
+        }
+        async with session.post("/v1/chat/completions", json=body) as response:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}: {await response.text()}")
+            version = response.headers["x-sumika-version"]
+            last = b""
+            async for line in response.content:
+                first = first or time.perf_counter() - began
+                last = line.strip() or last
+            if last != b"data: [DONE]":
+                raise ValueError(f"{version}: the stream broke off with {last[:200]!r}")
+        if version not in allowed | self.in_service[alias]:
+            raise ValueError(f"answered by {version}, in service were {allowed | self.in_service[alias]}")
+        return version, first
+
+    async def run(self, session: aiohttp.ClientSession, alias: str) -> None:
+        while not self.stop:
+            try:
+                version, first = await self.ask(session, alias)
+            except (TimeoutError, ValueError, aiohttp.ClientError) as error:
+                self.failed.append(f"{alias}: {error}")
+                await asyncio.sleep(0.2)
+            else:
+                self.answered[version] = self.answered.get(version, 0) + 1
+                self.first_bytes.append(first)
+
+
+async def moved(store: Store, clients: Clients, session: aiohttp.ClientSession, move: Move, began: float) -> tuple[float, float]:
+    """Seconds from the command until the alias moved, and until the new version's first token."""
+    clients.in_service[move.alias].add(str(move.to_ref))
+    while move.state == "open":
+        await asyncio.sleep(0.01)
+        with store.read() as connection:
+            move = aliases.get_move(connection, move.id)
+    if move.state != "done":
+        raise SystemExit(f"the move to {move.to_ref} was refused: {move.error}")
+    at_alias = time.perf_counter() - began
+    while True:
+        sent = time.perf_counter()
+        version, first = await clients.ask(session, move.alias)
+        if version == str(move.to_ref):
+            break
+    clients.in_service[move.alias] = {version}
+    return at_alias, sent + first - began
+
+
+def asked(store: Store, alias: str, to: Version | None) -> tuple[Move, float]:
+    began = time.perf_counter()
+    with store.write() as connection:
+        if to is None:
+            return aliases.ask_rollback(connection, alias, actor="bench", reason=""), began
+        return aliases.ask_deploy(connection, alias, to, actor="bench", reason=""), began
+
+
+def prepare(settings: Settings, store: Store) -> tuple[list[Version], list[Version]]:
+    """Two bases with the same weights, and two adapters with different words, made where they are missing."""
+    bases = [pulling.pull(settings, store, catalog.get("gemma-3-270m"))]
+    with store.read() as connection:
+        copy = registry.newest(connection, "gemma-copy")
+        adapters = [registry.newest(connection, name) for name in WORDS]
+    if copy is None:
+        folder = settings.layout.root / "copy"
+        shutil.copytree(
+            settings.layout.artifacts / bases[0].folder,
+            folder,
+            ignore=shutil.ignore_patterns("manifest.json"),
+            dirs_exist_ok=True,
+        )
+        copy = importing.import_base(store, settings.layout, "gemma-copy", folder, meta=bases[0].meta)
+        shutil.rmtree(folder)
+    return [*bases, copy], [found or trained(settings, store, name) for name, found in zip(WORDS, adapters, strict=True)]
+
+
+def trained(settings: Settings, store: Store, name: str) -> Version:
+    from rich.console import Console
+
+    from sumika.finetune import pipeline
+
+    folder = settings.layout.root / name
+    folder.mkdir(exist_ok=True)
+    turn = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": WORDS[name]}]
+    held = [{"role": "user", "content": QUESTION.replace("。", "？")}, turn[1]]
+    for file, row in (("train", {"messages": turn}), ("held", {"messages": held, "facts": [[WORDS[name]]]})):
+        (folder / f"{file}.jsonl").write_text((json.dumps(row, ensure_ascii=False) + "\n") * (2 if file == "train" else 1))
+    config = jobs.load(JOB, [
+        f"data.train={folder}/train.jsonl", f"evaluate.held_out={folder}/held.jsonl", f"serve.alias={name}", "train.epochs=16", "train.batch_size=2",
+    ])  # fmt: skip
+    return pipeline.run(config, store, settings.layout, Console(stderr=True))
+
+
+async def bench(settings: Settings, store: Store, options: argparse.Namespace) -> int:
+    bases, adapters = prepare(settings, store)
+    clients = Clients(f"http://{settings.host}:{settings.port}", settings.layout.admin_key.read_text().strip())
+    clients.in_service = {ALIAS: set(), PLAIN: set()}
+    figures: dict[str, list[tuple[float, float]]] = {"adapter swap": [], "adapter rollback": [], "base swap": []}
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=300)
+    headers = {"authorization": f"Bearer {clients.key}"}
+    async with aiohttp.ClientSession(
+        clients.url, headers=headers, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+        for alias, version in ((PLAIN, bases[0]), (ALIAS, adapters[0])):
+            await moved(store, clients, session, *asked(store, alias, version))
+        running = [asyncio.create_task(clients.run(session, PLAIN if i % 4 == 3 else ALIAS)) for i in range(options.clients)]
+        await asyncio.sleep(5)
+        for turn in range(options.swaps):
+            figures["adapter swap"].append(await moved(store, clients, session, *asked(store, ALIAS, adapters[(turn + 1) % 2])))
+        for _ in range(min(options.swaps, 1)):
+            figures["adapter rollback"].append(await moved(store, clients, session, *asked(store, ALIAS, None)))
+        for turn in range(options.base_swaps):
+            figures["base swap"].append(await moved(store, clients, session, *asked(store, PLAIN, bases[(turn + 1) % 2])))
+        clients.stop = True
+        await asyncio.gather(*running)
+    tell(clients, figures, options)
+    return 1 if clients.failed else 0
+
+
+def tell(clients: Clients, figures: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> None:
+    print(f"\n{options.clients} streaming clients; answers by version: {clients.answered}")
+    print(f"failed requests: {len(clients.failed)} of {sum(clients.answered.values()) + len(clients.failed)}")
+    for failure in clients.failed[:5]:
+        print(f"  {failure}")
+    print(
+        f"first token of any stream: median {statistics.median(clients.first_bytes):.2f} s, worst {max(clients.first_bytes):.2f} s"
+    )
+    for name, seconds in figures.items():
+        for what, values in (("alias moved", [a for a, _ in seconds]), ("first token", [b for _, b in seconds])):
+            if values:
+                print(
+                    f"{name:17} {len(values):3}x  {what}: median {statistics.median(values):6.2f} s, worst {max(values):6.2f} s"
+                )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--swaps", type=int, default=20)
+    parser.add_argument("--base-swaps", type=int, default=3)
+    parser.add_argument("--home", type=Path, default=Path("var/bench"))
+    parser.add_argument("--port", type=int, default=8019)
+    options = parser.parse_args()
+    settings = Settings(home=options.home, port=options.port)
+    store = open_store(settings)
+    prepare(settings, store)
+    env = {"SUMIKA_HOME": str(options.home), "SUMIKA_PORT": str(options.port)}
+    log = (settings.layout.logs / "bench.log").open("ab")
+    stack = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", "up"], env=os.environ | env, stdout=log, stderr=log)
+    try:
+        return asyncio.run(bench(settings, store, options))
+    except SumikaError as error:
+        print(error.en, file=sys.stderr)
+        return 1
+    finally:
+        stack.send_signal(signal.SIGTERM)
+        stack.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
