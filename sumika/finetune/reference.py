@@ -10,8 +10,9 @@ from sumika.finetune.dataset import Row
 from sumika.finetune.evaluate import Answer
 from sumika.models.canary import CanaryPrompt
 
-PROMPTS = 3
-_LONGEST = 24
+# Enough tokens to tell adapter and base apart by whole nats; each costs the engine a row of logits at every swap.
+PROMPTS = 2
+_LONGEST = 16
 
 
 def make(model: Any, chat: ChatFormat, rows: Sequence[Row], answers: Sequence[Answer]) -> list[CanaryPrompt]:

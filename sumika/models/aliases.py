@@ -105,12 +105,7 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
     now = find(connection, alias)
     if now is None:
         raise _no_alias(alias)
-    last = connection.execute(
-        select(_m.c.from_id)
-        .where(_m.c.alias == alias, _m.c.state == "done", _m.c.to_id == now.version_id, _m.c.from_id.is_not(None))
-        .where(_m.c.kind == "deploy", _m.c.from_id != now.version_id)
-        .order_by(_m.c.id.desc())
-    ).first()
+    last = before(connection, now)
     if last is None:
         raise SumikaError(
             "nothing_before",
@@ -118,8 +113,19 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
             f"「{alias}」には戻せる前の版がありません。sumika deploy で版を指定してください。",
             status=409,
         )
-    before = registry.get(connection, registry.by_id(connection, last.from_id).ref)
-    return _ask(connection, alias, before, "rollback", actor, reason)
+    target = registry.get(connection, registry.by_id(connection, last).ref)
+    return _ask(connection, alias, target, "rollback", actor, reason)
+
+
+def before(connection: Connection, alias: Alias) -> int | None:
+    """The id of the version that a rollback would lead back to."""
+    return connection.scalar(
+        select(_m.c.from_id)
+        .where(_m.c.alias == alias.name, _m.c.state == "done", _m.c.to_id == alias.version_id, _m.c.from_id.is_not(None))
+        .where(_m.c.kind == "deploy", _m.c.from_id != alias.version_id)
+        .order_by(_m.c.id.desc())
+        .limit(1)
+    )
 
 
 def _ask(connection: Connection, alias: str, to: Version, kind: MoveKind, actor: str, reason: str) -> Move:

@@ -32,6 +32,7 @@ class Version:
     gate: Gate
     meta: dict[str, Any]
     created_at: str
+    removed_at: str | None = None
 
     @property
     def engine_base_id(self) -> int:
@@ -48,7 +49,7 @@ def _version(row: Row[Any]) -> Version:
     base = VersionRef(row.base_name, row.base_number) if row.base_id is not None else None
     return Version(
         row.id, VersionRef(row.name, row.number), row.kind, row.base_id, base,
-        row.folder, row.digest, row.gate, row.meta, row.created_at,
+        row.folder, row.digest, row.gate, row.meta, row.created_at, row.removed_at,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from sumika.models import canary, engines, leases
-from sumika.models.canary import CanaryPrompt, Verdict
+from sumika.models.canary import Verdict
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -78,6 +78,7 @@ class Keeper:
         self._retry_at: dict[str, float] = {}
         self.ready = False
         self.failure: SumikaError | None = None
+        self._proven: dict[str, Verdict] = {}
         self._wake = asyncio.Event()
 
     @property
@@ -100,7 +101,7 @@ class Keeper:
                 self.failure = error
                 log.error("engine %s (%s) is not serving: %s", self.id, self.base.ref, error.en)
             finally:
-                self.ready, self.loaded = False, set()
+                self.ready, self.loaded, self._proven = False, set(), {}
                 await self._drop_client()
             await self._end_process()
             self._restarts += 1
@@ -121,13 +122,19 @@ class Keeper:
     async def prove(self, version: Version) -> Verdict | None:
         """The canary: what the engine says of this adapter against its reference; None where it has none.
 
+        Proven once for each load: an adapter that stayed loaded since is not asked again.
+
         Raises:
             SumikaError: `canary_base`, `canary_differs`, `canary_failed`, `engine_unreachable`.
         """
-        prompts: list[CanaryPrompt] | None = canary.load(self._context.home.artifacts / version.folder)
+        name = str(version.ref)
+        prompts = canary.load(self._context.home.artifacts / version.folder)
         if prompts is None or self._client is None:
             return None
-        return canary.judge(version.ref, prompts, await self._client.log_probabilities(str(version.ref), prompts))
+        if name not in self._proven:
+            verdict = canary.judge(version.ref, prompts, await self._client.log_probabilities(name, prompts))
+            self._proven[name] = verdict
+        return self._proven[name]
 
     def _running_or_started(self) -> ProcessId:
         if self._process is not None and self._process.alive():
@@ -174,19 +181,29 @@ class Keeper:
             await self._load_wanted(client)
             await self._unload_unwanted(client)
             if time.monotonic() >= next_health:
-                strikes = 0 if await client.healthy() else strikes + 1
-                await self._believe(client)
+                strikes = 0 if await self._answers(client) else strikes + 1
                 if strikes >= _HEALTH_STRIKES:
                     raise self._died("it stopped answering", "応答しなくなりました")
                 next_health = time.monotonic() + _HEALTH_EVERY_S
             await self._woken()
         raise self._died("it ended", "終了しました")
 
+    async def _answers(self, client: EngineClient) -> bool:
+        try:
+            if healthy := await client.healthy():
+                await self._believe(client)
+        except SumikaError as error:
+            if error.code != "engine_unreachable":
+                raise
+            return False  # slow for once is no reason to end what it generates
+        return healthy
+
     async def _believe(self, client: EngineClient) -> None:
         """What the engine says it holds goes before what we remember of it."""
         held = await client.adapters()
         if held != self.loaded:
             log.warning("engine %s holds %s, not %s", self.id, sorted(held), sorted(self.loaded))
+            self._proven = {name: verdict for name, verdict in self._proven.items() if name in held}
             self.loaded = held
             self._write(adapters=sorted(held))
 
@@ -215,6 +232,7 @@ class Keeper:
         for name in sorted(self.loaded - self.wanted.keys()):
             if self.may_unload(name):
                 self.loaded.discard(name)
+                self._proven.pop(name, None)
                 self._write(adapters=sorted(self.loaded))
                 await client.unload_adapter(name)
                 log.info("engine %s: unloaded %s", self.id, name)

@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 import pynvml
 
+# Activations, the runtime, CUDA graphs.
+_OVERHEAD = 2 * 2**30
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -45,10 +48,18 @@ def look(home: Path) -> Machine:
     )
 
 
-def fits(parameters: int, machine: Machine) -> bool:
-    """Weights in bf16 (2 bytes each) and as much again, at least 2 GiB, for KV cache, activations and the runtime."""
+def fits(parameters: int, machine: Machine, kv_bytes: int | None = None, gpu_share: float = 0.85) -> bool:
+    """Whether one engine with this base starts here and answers one request over the whole served context.
+
+    Needed: the weights in bf16 (2 bytes a parameter), the KV cache of that one request (`kv_bytes`), and 2 GiB for
+    activations, the runtime and CUDA graphs. There is: `gpu_share` of the largest GPU, which is all that vLLM takes, or
+    the whole main memory where there is no GPU. Models are not split over GPUs. More requests at once, or adapters, want
+    more than this. Where the KV cache is not known, as much as the weights is set aside for it, at least 2 GiB.
+    """
     weights = 2 * parameters
-    return weights + max(weights, 2 * 2**30) <= machine.model_memory_bytes
+    kv = max(weights, 2 * 2**30) if kv_bytes is None else kv_bytes
+    there = int(gpu_share * machine.model_memory_bytes) if machine.gpus else machine.memory_bytes
+    return weights + kv + _OVERHEAD <= there
 
 
 def _nvidia() -> tuple[str | None, tuple[Gpu, ...]]:

@@ -24,14 +24,23 @@ class Wish:
     adapters: Mapping[str, Version] = field(default_factory=dict)
 
 
-def wishes(aliases: Iterable[Alias], moves: Iterable[Move], versions: Mapping[int, Version]) -> dict[int, Wish]:
-    """By base id: what the aliases point to, and what open moves want them to point to."""
+def wishes(
+    aliases: Iterable[Alias], moves: Iterable[Move], versions: Mapping[int, Version], before: Iterable[int] = ()
+) -> dict[int, Wish]:
+    """By base id: what the aliases point to, and what open moves want them to point to.
+
+    `before` are the versions that a rollback would lead back to: an adapter among them stays loaded where its base is
+    served anyway, so that a rollback waits for nothing; it never keeps a base running.
+    """
     wanted: dict[int, dict[str, Version]] = defaultdict(dict)
     for version_id in [alias.version_id for alias in aliases] + [move.to_id for move in moves]:
         version = versions[version_id]
         adapters = wanted[version.engine_base_id]
         if version.kind == "adapter":
             adapters[str(version.ref)] = version
+    for version in (versions[version_id] for version_id in before):
+        if version.kind == "adapter" and version.engine_base_id in wanted:
+            wanted[version.engine_base_id][str(version.ref)] = version
     return {base_id: Wish(versions[base_id], adapters) for base_id, adapters in wanted.items()}
 
 

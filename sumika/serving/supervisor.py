@@ -130,12 +130,19 @@ class Supervisor:
         with self._context.store.read() as connection:
             moves = aliases.open_moves(connection)
             pointed = aliases.list_all(connection)
-            ids = {a.version_id for a in pointed} | {m.to_id for m in moves}
+            before = {version_id for alias in pointed if (version_id := aliases.before(connection, alias)) is not None}
+            ids = {a.version_id for a in pointed} | {m.to_id for m in moves} | before
             versions = {i: registry.by_id(connection, i) for i in ids}
             for base_id in {v.engine_base_id for v in versions.values()}:
                 versions.setdefault(base_id, registry.by_id(connection, base_id))
             gateways = plan.live(engines.list_gateways(connection), datetime.now(UTC))
-            return _Seen(revision(connection), plan.wishes(pointed, moves, versions), moves, versions, gateways)
+            return _Seen(
+                revision(connection),
+                plan.wishes(pointed, moves, versions, [i for i in before if versions[i].removed_at is None]),
+                moves,
+                versions,
+                gateways,
+            )
 
     def _note_unwanted(self, seen: _Seen) -> None:
         wanted = {str(w.base.ref) for w in seen.wishes.values()} | {n for w in seen.wishes.values() for n in w.adapters}

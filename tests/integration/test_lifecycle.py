@@ -25,8 +25,23 @@ def alive(pid: int | None) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    started = start(tmp_path_factory.mktemp("shared"))
+    yield started
+    started.script()
+    finish(started)
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "shared" in request.fixturenames:
+        request.getfixturevalue("shared").script()
+
+
 def test_stack_ended_while_an_engine_retires_leaves_no_engine(tmp_path: Path) -> None:
-    stack = start(tmp_path)
+    stack = start(tmp_path, SUMIKA_ENGINE__STOP_TIMEOUT_S="0")
     first, second = stack.base("one", seed=1), stack.base("two", seed=2)
     stack.script(ignore_sigterm=True)
     stack.deploy("talk", first)
@@ -63,15 +78,15 @@ def test_engine_command_that_is_not_there_is_told_and_ends_nothing(tmp_path: Pat
     finish(stack)
 
 
-def test_model_folder_taken_away_lets_the_engine_serve_on_and_its_restart_is_told(own_stack: Stack) -> None:
-    stack = own_stack
-    base, other = stack.base(), stack.base("other", seed=4)
-    stack.deploy("talk", base)
+def test_model_folder_taken_away_lets_the_engine_serve_on_and_its_restart_is_told(shared: Stack) -> None:
+    stack = shared
+    base, other = stack.base("away", seed=3), stack.base()
+    stack.deploy("away", base)
     stack.deploy("steady", other)
     supervisor, engine = stack.role_pid("supervise"), stack.engine_of(base)
     folder = stack.settings.layout.artifacts / base.folder
     shutil.move(folder, stack.work / "away")
-    assert stack.chat("talk").status_code == 200
+    assert stack.chat("away").status_code == 200
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGKILL)
 
@@ -79,18 +94,18 @@ def test_model_folder_taken_away_lets_the_engine_serve_on_and_its_restart_is_tol
         return any(str(folder) in (e.error or "") for e in stack.engines() if e.base_id == base.id and e.state == "failed")
 
     until(told, what="the missing folder is told")
-    assert stack.chat("steady").status_code == 200 and stack.chat("talk").status_code == 503
+    assert stack.chat("steady").status_code == 200 and stack.chat("away").status_code == 503
     assert stack.role_pid("supervise") == supervisor
     shutil.move(stack.work / "away", folder)
-    until(lambda: stack.chat("talk").status_code == 200, what="back once the folder is back")
+    until(lambda: stack.chat("away").status_code == 200, what="back once the folder is back")
 
 
-def test_adapter_with_a_canary_that_cannot_be_answered_is_refused_and_others_serve_on(own_stack: Stack) -> None:
-    stack = own_stack
+def test_adapter_with_a_canary_that_cannot_be_answered_is_refused_and_others_serve_on(shared: Stack) -> None:
+    stack = shared
     base = stack.base()
     stack.deploy("talk", base)
     supervisor = stack.role_pid("supervise")
-    version = stack.adapter("faq", base, proven=True)
+    version = stack.adapter("torn", base, proven=True)
     # As after a fault of the disk, or by somebody's hand: the files in the registry are no longer what was imported.
     path = stack.settings.layout.artifacts / version.folder / canary.REFERENCE
     for text, code in (
@@ -98,42 +113,42 @@ def test_adapter_with_a_canary_that_cannot_be_answered_is_refused_and_others_ser
         ("{", "broken_artifact"),
     ):
         path.write_text(text)
-        move = stack.ended(stack.ask("faq", version))
+        move = stack.ended(stack.ask("torn", version))
         assert move.state == "refused" and move.error is not None and move.error["code"] == code
-    assert stack.role_pid("supervise") == supervisor and stack.served("faq") is None
+    assert stack.role_pid("supervise") == supervisor and stack.served("torn") is None
     assert stack.chat("talk").status_code == 200
 
 
-def test_engine_that_answers_the_canary_with_nonsense_is_refused(own_stack: Stack) -> None:
-    stack = own_stack
+def test_engine_that_answers_the_canary_with_nonsense_is_refused(shared: Stack) -> None:
+    stack = shared
     base = stack.base()
     stack.deploy("talk", base)
-    supervisor, version = stack.role_pid("supervise"), stack.adapter("faq", base, proven=True)
+    supervisor, version = stack.role_pid("supervise"), stack.adapter("odd", base, proven=True)
     stack.script(nonsense=True)
-    move = stack.ended(stack.ask("faq", version))
+    move = stack.ended(stack.ask("odd", version))
     assert move.state == "refused" and move.error is not None and move.error["code"] == "canary_failed"
     assert stack.role_pid("supervise") == supervisor
 
 
-def test_adapter_refused_after_a_restart_is_tried_again(own_stack: Stack) -> None:
-    stack = own_stack
-    base = stack.base()
-    adapter = stack.adapter("faq", base)
-    stack.deploy("talk", base)
-    stack.deploy("faq", adapter)
+def test_adapter_refused_after_a_restart_is_tried_again(shared: Stack) -> None:
+    stack = shared
+    base = stack.base("tired", seed=6)
+    adapter = stack.adapter("again", base)
+    stack.deploy("tired", base)
+    stack.deploy("again", adapter)
     pid = stack.engine_of(base).pid
     assert pid is not None
     stack.script(load_error=str(adapter.ref))
     os.kill(pid, signal.SIGKILL)
     until(lambda: stack.engine_of(base).pid != pid, what="the engine is back without the adapter")
-    assert stack.chat("talk").status_code == 200 and stack.chat("faq").status_code == 503
+    assert stack.chat("tired").status_code == 200 and stack.chat("again").status_code == 503
     stack.script()
-    until(lambda: stack.chat("faq").status_code == 200, within=60, what="the adapter is loaded after all")
+    until(lambda: stack.chat("again").status_code == 200, within=60, what="the adapter is loaded after all")
 
 
-def test_crash_loop_keeps_its_distance_and_others_serve_on(own_stack: Stack) -> None:
-    stack = own_stack
-    good, bad = stack.base("good", seed=1), stack.base("bad", seed=2)
+def test_crash_loop_keeps_its_distance_and_others_serve_on(shared: Stack) -> None:
+    stack = shared
+    good, bad = stack.base(), stack.base("bad", seed=2)
     stack.deploy("steady", good)
     stack.deploy("shaky", bad)
     pid = stack.engine_of(bad).pid
@@ -147,18 +162,31 @@ def test_crash_loop_keeps_its_distance_and_others_serve_on(own_stack: Stack) -> 
     assert row.restarts <= 6 and (row.error is None or "out of memory" in row.error)
 
 
-def test_two_moves_asked_at_once_have_one_winner(own_stack: Stack) -> None:
+def test_engine_that_is_only_slow_for_a_while_is_not_killed(shared: Stack) -> None:
+    base = shared.base("slow", seed=7)
+    shared.deploy("slow", base)
+    pid = shared.engine_of(base).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(14)
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: shared.chat("slow").status_code == 200, what="serving goes on")
+    time.sleep(1)
+    assert alive(pid) and shared.engine_of(base).pid == pid
+
+
+def test_two_moves_asked_at_once_have_one_winner(shared: Stack) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from sumika.models.errors import SumikaError
 
-    stack = own_stack
+    stack = shared
     base = stack.base()
-    versions = [stack.adapter("faq", base, seed=seed) for seed in (1, 2)]
+    versions = [stack.adapter("race", base, seed=seed) for seed in (71, 72)]
 
     def ask(number: int) -> str:
         try:
-            stack.ask("faq", versions[number % 2])
+            stack.ask("race", versions[number % 2])
         except SumikaError as error:
             return error.code
         return "asked"
@@ -166,17 +194,17 @@ def test_two_moves_asked_at_once_have_one_winner(own_stack: Stack) -> None:
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(ask, range(8)))
     assert told.count("asked") == 1 and set(told) == {"asked", "move_open"}
-    until(lambda: stack.served("faq") is not None)
+    until(lambda: stack.served("race") is not None)
     with stack.store.read() as connection:
-        alias = aliases.find(connection, "faq")
+        alias = aliases.find(connection, "race")
     assert alias is not None and alias.generation == 1
 
 
-def test_store_that_holds_nonsense_for_a_while_is_read_again_afterwards(own_stack: Stack) -> None:
+def test_store_that_holds_nonsense_for_a_while_is_read_again_afterwards(shared: Stack) -> None:
     """A gateway that gave up reading would honour a revoked key for ever."""
     from sqlalchemy import text
 
-    stack = own_stack
+    stack = shared
     secret, key_id = stack.new_key()
     with stack.store.write() as connection:
         connection.execute(text("update keys set expires_at = 'never' where id = :id"), {"id": key_id})
@@ -186,14 +214,6 @@ def test_store_that_holds_nonsense_for_a_while_is_read_again_afterwards(own_stac
         keys.revoke(connection, key_id)
     with stack.client(secret) as client:
         until(lambda: client.get("/v1/models").status_code == 401, within=5, what="the revocation bites")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    started = start(tmp_path_factory.mktemp("shared"))
-    yield started
-    started.script()
-    finish(started)
 
 
 def test_same_version_deployed_again_goes_on_serving(shared: Stack) -> None:

@@ -24,7 +24,7 @@ def loaded(stack: Stack, version: Version) -> tuple[str, ...]:
 
 async def test_swap_during_a_stream_ends_the_stream_on_its_own_version(stack: Stack) -> None:
     base = stack.base()
-    first, second = stack.adapter("faq", base, seed=1, proven=True), stack.adapter("faq", base, seed=2, proven=True)
+    first, second, third = (stack.adapter("faq", base, seed=seed, proven=True) for seed in (1, 2, 3))
     await asyncio.to_thread(stack.deploy, "faq", first)
     stack.script(chunks=20, chunk_delay_s=0.1)
     old = asyncio.create_task(stream_text(stack, "faq"))
@@ -35,7 +35,25 @@ async def test_swap_during_a_stream_ends_the_stream_on_its_own_version(stack: St
     assert (await stream_text(stack, "faq")).startswith(str(second.ref))
     text = await old
     assert text.startswith(str(first.ref)) and len(text.split()) == 20
-    until(lambda: loaded(stack, first) == (str(second.ref),), what="the old adapter is unloaded when its last stream ended")
+    assert loaded(stack, first) == (str(first.ref), str(second.ref)), "the version before stays ready for a rollback"
+    await asyncio.to_thread(stack.deploy, "faq", third)
+    until(lambda: loaded(stack, first) == (str(second.ref), str(third.ref)), what="what nobody would come back to is unloaded")
+
+
+async def test_adapter_that_nobody_would_come_back_to_is_unloaded_only_after_its_last_stream(stack: Stack) -> None:
+    base = stack.base()
+    versions = [stack.adapter("slow", base, seed=seed, proven=True) for seed in (41, 42, 43)]
+    await asyncio.to_thread(stack.deploy, "slow", versions[0])
+    stack.script(chunks=40, chunk_delay_s=0.1)
+    old = asyncio.create_task(stream_text(stack, "slow"))
+    await asyncio.sleep(0.5)
+    for version in versions[1:]:
+        await asyncio.to_thread(stack.deploy, "slow", version)
+    stack.script()
+    assert not old.done() and str(versions[0].ref) in loaded(stack, base), "unloaded under a running stream"
+    text = await old
+    assert text.startswith(str(versions[0].ref)) and len(text.split()) == 40
+    until(lambda: str(versions[0].ref) not in loaded(stack, base), what="the old adapter is unloaded")
 
 
 def test_swap_under_load_loses_no_request(stack: Stack) -> None:
