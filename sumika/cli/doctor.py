@@ -44,7 +44,10 @@ def doctor(json: Json = False) -> None:
         seen = machine.look(settings.layout.root)
         findings = [*_machine_findings(seen), *_home_findings(settings)]
         entries = catalog.entries()
-    fitting = {entry.id: machine.fits(entry.parameters, seen) for entry in entries}
+    fitting = {
+        entry.id: machine.fits(entry.parameters, seen, entry.kv_bytes, settings.engine.gpu_memory_utilization)
+        for entry in entries
+    }
     healthy = all(finding.ok for finding in findings)
     if json:
         output.print_json(

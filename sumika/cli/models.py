@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sumika.cli import catalog as catalog_command
 from sumika.cli import output, pulling
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
@@ -21,6 +22,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+catalog_command.register(app)
 Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from sumika.models.artifacts import Progress as Told
 from sumika.models.errors import Language, SumikaError
@@ -58,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     for number, column in enumerate(columns, start=1):
         table.add_column(column, overflow="fold", no_wrap=number < len(columns))
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else _plain(str(cell)) for cell in row))
     out().print(table)
 
 
@@ -66,7 +69,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 def copy_progress(en: str, ja: str) -> Iterator[Told]:
     """A bar on stderr for something that is told in bytes."""
     bar = Progress(
-        TextColumn(ja if language() == "ja" else en), BarColumn(), TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn(),
+        TextColumn(escape(ja if language() == "ja" else en)), BarColumn(), TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn(),
         console=err(), transient=True,
     )  # fmt: skip
     with bar:
@@ -78,6 +81,11 @@ def fail(error: SumikaError) -> typer.Exit:
     """Tell the error and give the exit to raise."""
     err().print(f"[bold red]✗[/] {_escaped(error.text(language()))}", highlight=False, soft_wrap=True)
     return typer.Exit(_EXIT.get(error.code, _FAILED))
+
+
+def _plain(text: str) -> Text:
+    """What somebody wrote, as it is: no markup, and nothing that moves the cursor."""
+    return Text("".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text))
 
 
 def _escaped(text: str) -> str:

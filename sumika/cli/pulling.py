@@ -20,18 +20,13 @@ def pull(settings: Settings, store: Store, entry: CatalogEntry) -> Version:
     """The newest version made from `entry`, brought in first if there is none.
 
     Raises:
-        SumikaError: `licence_refused`, `pull_failed`, and what `import_base` raises.
+        SumikaError: `licence_refused`, `task_unsupported`, `remote_code_refused`, `pull_failed`, and what `import_base` raises.
     """
     with store.read() as connection:
         for version in reversed(registry.list_all(connection)):
             if version.meta.get("catalog") == entry.id:
                 return version
-    if entry.licence.commercial == "no":
-        raise SumikaError(
-            "licence_refused",
-            f"{entry.id} is licensed {entry.licence.id}, which does not allow commercial use. Choose another model.",
-            f"{entry.id} のライセンス({entry.licence.id})は商用利用を認めていません。別のモデルを選んでください。",
-        )
+    entry.check_pullable()
     with tempfile.TemporaryDirectory(dir=settings.layout.root, prefix=".pull-") as scratch:
         folder = Path(scratch) / "model"
         _fetch(entry, folder)

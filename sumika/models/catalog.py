@@ -1,16 +1,20 @@
-"""The catalog: one YAML under `configs/catalog/` for each base model that Sumika knows how to bring in and serve."""
+"""The catalog: one YAML under `configs/catalog/` for each base model that companies choose; `docs/catalog.md` tells how to add one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from sumika.models import yamlfile
-from sumika.models.errors import not_found
+from sumika.models.errors import SumikaError, not_found, quoted
+from sumika.models.names import check_name
 
 FOLDER = Path("configs/catalog")
+
+Commercial = Literal["yes", "conditions", "no"]
+_COMMERCIAL: dict[str, Commercial] = {"A": "yes", "B": "conditions", "C": "conditions", "D": "no"}
 
 
 class _Entry(BaseModel):
@@ -18,15 +22,23 @@ class _Entry(BaseModel):
 
 
 class Licence(_Entry):
-    """`commercial`: whether a company may serve it; `conditions` asks for terms to be read and accepted first."""
+    """`tier`: A free of extra terms, B commercial with terms to read first, C only with a contract, D non-commercial.
+    `note`: what the licence's name does not show, such as terms inherited from a base or from training data."""
 
     id: str
-    commercial: Literal["yes", "conditions", "no"]
+    tier: Literal["A", "B", "C", "D"]
     note: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def commercial(self) -> Commercial:
+        """Whether a company may serve it; `conditions` asks for terms to be read and accepted first."""
+        return _COMMERCIAL[self.tier]
 
 
 class Source(_Entry):
-    """Where the weights come from: a hub repository at one revision, or a package that is installed with Sumika."""
+    """Where the weights come from: a hub repository at one revision, or a package that is installed with Sumika.
+    `revision` is None until somebody has read it off the hub; then the newest is pulled."""
 
     hub: str | None = None
     revision: str | None = None
@@ -40,7 +52,7 @@ class Source(_Entry):
 
 
 class Serve(_Entry):
-    """What the engine is told about this base."""
+    """What the engine is told about this base. No parser: reasoning or tool calls stay in the text."""
 
     max_model_len: int = Field(ge=256)
     dtype: Literal["bfloat16", "float16", "auto"] = "bfloat16"
@@ -48,22 +60,74 @@ class Serve(_Entry):
     tool_call_parser: str | None = None
 
 
+class Checked(_Entry):
+    """`served`: where Sumika has run this very model; empty where it never has. `unverified`: what nobody has
+    checked against the model itself. `source`: where the figures are from."""
+
+    source: str
+    served: str = ""
+    unverified: str = ""
+
+    @model_validator(mode="after")
+    def _honest(self) -> Checked:
+        if not self.served and not self.unverified:
+            raise ValueError("a model that was never served must say under 'unverified' what is not known")
+        return self
+
+
 class CatalogEntry(_Entry):
-    """One base model. `chat_template` is a file to write beside the weights when they bring none of their own;
-    `stop_tokens` are the tokens that end an answer, in training and in serving alike."""
+    """One base model. None is everywhere 'not known', except `lora_targets`, where it is 'no LoRA'.
+
+    `chat_template` is a file to write beside the weights when they bring none of their own; `stop_tokens` end an answer,
+    in training and in serving alike. `bos` says who writes the first token of a chat: the template, the tokenizer, or
+    nobody. `context` is what the model was made for, `serve.max_model_len` what Sumika serves of it. `kv_bytes_per_token`
+    is 2 * layers * KV heads * head size * 2 bytes; sliding windows make it an upper bound.
+    """
 
     id: str
     title: str
     title_ja: str
+    task: Literal["chat", "embedding", "rerank"]
     source: Source
     licence: Licence
     parameters: int = Field(gt=0)
     architecture: str
+    context: int | None = Field(default=None, ge=256)
+    kv_bytes_per_token: int | None = Field(default=None, gt=0)
     chat_template: Path | None = None
-    stop_tokens: list[str] = Field(min_length=1)
-    system_role: bool
+    bos: Literal["template", "tokenizer", "none"] | None = None
+    system_role: bool | None = None
+    stop_tokens: list[str] = []
+    notes: str = ""
+    trust_remote_code: bool = False
+    trust_remote_code_why: str = ""
+    lora_targets: Literal["all-linear"] | list[str] | None = None
     serve: Serve
-    checked: str
+    checked: Checked
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CatalogEntry:
+        if self.task == "chat" and not self.stop_tokens:
+            raise ValueError("a chat model needs stop_tokens, or its answers never end")
+        if self.task != "chat" and (self.stop_tokens or self.chat_template or self.bos or self.lora_targets):
+            raise ValueError(f"task is {self.task}: stop_tokens, chat_template, bos and lora_targets are for chat models")
+        if self.trust_remote_code != bool(self.trust_remote_code_why):
+            raise ValueError("trust_remote_code and trust_remote_code_why go together: both, or neither")
+        if self.context is not None and self.serve.max_model_len > self.context:
+            raise ValueError(f"serve.max_model_len is {self.serve.max_model_len}, above the model's context of {self.context}")
+        if self.lora_targets == []:
+            raise ValueError("lora_targets is an empty list; write null for 'no LoRA'")
+        return self
+
+    @property
+    def weights_bytes(self) -> int:
+        """In bf16 or fp16, two bytes a parameter."""
+        return 2 * self.parameters
+
+    @property
+    def kv_bytes(self) -> int | None:
+        """KV cache of one request over the whole served context."""
+        return None if self.kv_bytes_per_token is None else self.kv_bytes_per_token * self.serve.max_model_len
 
     def meta(self) -> dict[str, Any]:
         """What the registry keeps of the entry, so that serving needs no catalog."""
@@ -75,25 +139,77 @@ class CatalogEntry(_Entry):
             "serve": self.serve.model_dump(exclude_none=True),
         }
 
+    def check_pullable(self) -> None:
+        """Refuse what may not, or can't yet, be served, before gigabytes of it are fetched.
+
+        Raises:
+            SumikaError: `licence_refused`, `task_unsupported`, `remote_code_refused`.
+        """
+        licence = self.licence
+        if licence.tier in ("C", "D"):
+            raise SumikaError(
+                "licence_refused",
+                f"{self.id} is licensed {licence.id}, which does not allow commercial use"
+                f"{' without a contract with its maker' if licence.tier == 'C' else ''}. Choose another model.",
+                f"{self.id} のライセンス({licence.id})は"
+                f"{'開発元との契約なしには' if licence.tier == 'C' else ''}商用利用を認めていません。別のモデルを選んでください。",
+            )
+        if self.task != "chat":
+            what, what_ja = _TASKS[self.task]
+            raise SumikaError(
+                "task_unsupported",
+                f"{self.id} is {what} model. The gateway serves chat models only so far; the entry records what it will need.",
+                f"{self.id} は{what_ja}モデルです。現在ゲートウェイが提供できるのはチャットモデルだけです。",
+            )
+        if self.trust_remote_code:
+            raise SumikaError(
+                "remote_code_refused",
+                f"{self.id} needs trust_remote_code, which is not supported yet: model folders may hold no code. "
+                f"Why it needs it: {self.trust_remote_code_why}",
+                f"{self.id} には trust_remote_code が必要ですが、モデルのフォルダーにコードを置けないため、まだ対応していません。"
+                f"必要な理由: {self.trust_remote_code_why}",
+            )
+
+
+_TASKS = {"embedding": ("an embedding", "埋め込み"), "rerank": ("a reranking", "リランク")}
+
 
 def entries(folder: Path = FOLDER) -> list[CatalogEntry]:
     """Every entry, by id.
 
     Raises:
-        SumikaError: `bad_config`, for a file that does not fit or whose name is not its id.
+        SumikaError: `bad_config`, for a file that does not fit or whose name is not its id; `bad_name`.
     """
     found = []
     for path in sorted(folder.glob("*.yaml")):
         entry = yamlfile.load(CatalogEntry, path)
         if entry.id != path.stem:
-            raise yamlfile.config_error(path, [f"id is '{entry.id}'; it must be the file's name, '{path.stem}'"])
+            raise yamlfile.config_error(path, [f"id is '{quoted(entry.id)}'; it must be the file's name, '{path.stem}'"])
+        check_name(entry.id)
         found.append(entry)
     return found
 
 
-def get(entry_id: str, folder: Path = FOLDER) -> CatalogEntry:
-    for entry in entries(folder):
-        if entry.id == entry_id or entry.source.hub == entry_id:
+def find(entry_id: str, folder: Path = FOLDER) -> CatalogEntry:
+    """The entry with this id or hub id.
+
+    Raises:
+        SumikaError: `not_found`.
+    """
+    every = entries(folder)
+    for entry in every:
+        if entry_id in (entry.id, entry.source.hub):
             return entry
-    known = ", ".join(e.id for e in entries(folder))
+    known = ", ".join(entry.id for entry in every)
     raise not_found("catalog entry", "カタログ項目", entry_id, f"Known: {known}.", f"登録済み: {known}。")
+
+
+def get(entry_id: str, folder: Path = FOLDER) -> CatalogEntry:
+    """The entry with this id or hub id, to be brought in and served.
+
+    Raises:
+        SumikaError: `not_found`, and what `check_pullable` raises.
+    """
+    entry = find(entry_id, folder)
+    entry.check_pullable()
+    return entry

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -20,7 +21,7 @@ from sumika.models.home import Home
 PREFIX = "SUMIKA_"
 DEFAULT_FILE = Path("configs/sumika.yaml")
 # Read by the command line and the tests, not settings.
-_NOT_SETTINGS = ("SUMIKA_CONFIG", "SUMIKA_TEST_", "SUMIKA_LANG")
+_NOT_SETTINGS = ("SUMIKA_CONFIG", "SUMIKA_TEST_", "SUMIKA_LANG", "SUMIKA_API_KEY")
 _DEFAULT_SECRETS = frozenset({"password", "passwd", "postgres", "changeme", "changethis", "secret", "admin", "sumika", "example"})
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -29,7 +30,7 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 class EngineSettings(BaseModel):
     """How vLLM is started; sizes that a base needs differently stand in its catalog entry, which goes first."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     command: list[NonEmpty] = Field(
         default_factory=lambda: [sys.executable, "-m", "vllm.entrypoints.openai.api_server"], min_length=1
@@ -47,7 +48,7 @@ class EngineSettings(BaseModel):
 class GatewaySettings(BaseModel):
     """Bounds on what one client may ask of the gateway."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_body_bytes: int = Field(default=2 * 2**20, ge=1024)
     body_timeout_s: float = Field(default=30, gt=0)
@@ -122,6 +123,8 @@ def load_settings(file: Path | None = None) -> Settings:
         return Settings(**document.data)
     except ValidationError as error:
         raise yamlfile.explained(Settings, document, error) from None
+    except SettingsError as error:
+        raise yamlfile.config_error(Path("environment"), [f"{error}; write groups and lists as JSON"]) from None
 
 
 def _strange_variables(environment: Mapping[str, str]) -> list[str]:

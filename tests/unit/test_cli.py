@@ -118,7 +118,9 @@ def test_status_of_an_empty_and_of_a_serving_home(tmp_path: Path) -> None:
     assert told["moves"][0]["state"] == "done"
 
 
-@pytest.mark.parametrize("reason", ["[/]", "[bold]", "[red]x[/red]", "\x1b[31mred\x1b[0m", "a\nb", "[link=x]", "\\[", "日本語の理由"])
+@pytest.mark.parametrize(
+    "reason", ["[/]", "[bold]", "[red]x[/red]", "\x1b[31mred\x1b[0m", "a\nb", "[link=x]", "\\[", "日本語の理由"]
+)
 def test_text_of_others_is_shown_as_it_is(tmp_path: Path, reason: str) -> None:
     write_base(tmp_path / "base")
     run("models", "import", "base", str(tmp_path / "base"))
