@@ -59,18 +59,9 @@ def doctor(json: Json = False) -> None:
             output.out().print(f"{mark} {finding.ja if output.language() == 'ja' else finding.en}", highlight=False)
         output.out().print()
         rows: list[tuple[Any, ...]] = [
-            (
-                e.id,
-                f"{e.parameters / 1e9:.2f} B",
-                f"{2 * e.parameters / _GIB:.1f} GiB",
-                e.licence.id,
-                "✓" if fitting[e.id] else "✗",
-            )
-            for e in entries
+            ("✓" if fitting[e.id] else "✗", e.id, f"{e.parameters / 1e9:.2f} B", f"{e.weights_bytes / _GIB:.1f} GiB") for e in entries
         ]
-        output.print_table(
-            ("model", "parameters", "bf16 weights", "licence", "fits"), rows, ("The catalog is empty.", "カタログは空です。")
-        )
+        output.print_table(("fits", "model", "parameters", "bf16 weights"), rows, ("The catalog is empty.", "カタログは空です。"))
     if not healthy:
         raise typer.Exit(1)
 

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from sumika.cli import archive as archive_command
 from sumika.cli import catalog as catalog_command
 from sumika.cli import output, pulling
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
-from sumika.models import adapter_rules, aliases, artifacts, catalog, importing, registry
+from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, importing, registry
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -23,6 +24,7 @@ from sumika.models.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 catalog_command.register(app)
+archive_command.register(app)
 Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
 
 
@@ -72,7 +74,7 @@ def show(ref: Ref, json: Json = False) -> None:
 @app.command("import")
 def import_model(
     name: Annotated[str, typer.Argument(help="The name to register it under.")],
-    path: Annotated[Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), or a .gguf file.")],
+    path: Annotated[Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), a .gguf file, or a .sumika archive.")],
     base: Annotated[str | None, typer.Option(metavar="NAME@N", help="For an adapter: the base it was trained on.")] = None,
     json: Json = False,
 ) -> None:
@@ -80,7 +82,9 @@ def import_model(
     with opened() as (settings, store):
         is_adapter = (path / adapter_rules.CONFIG).is_file()
         with output.copy_progress(f"importing {name}", f"{name} を取り込み中") as told:
-            if is_adapter:
+            if path.suffix == archive.SUFFIX:
+                version = _import_archive(settings, store, name, path, base, told)
+            elif is_adapter:
                 version = importing.import_adapter(
                     store, settings.layout, name, path, base=_base_of(name, base),
                     max_lora_rank=settings.engine.max_lora_rank, progress=told,
@@ -100,6 +104,19 @@ def _base_of(name: str, base: str | None) -> VersionRef:
             f"{name} はLoRAアダプターです。学習元のベースモデルを --base NAME@N で指定してください。",
         )
     return VersionRef.parse(base)
+
+
+def _import_archive(
+    settings: Settings, store: Store, name: str, path: Path, base: str | None, progress: artifacts.Progress
+) -> Version:
+    if base is not None:
+        raise SumikaError(
+            "bad_lineage",
+            "An archive says itself which base it belongs to. Leave --base out.",
+            "アーカイブにはベースモデルが記録されています。--base は指定しないでください。",
+        )
+    rank = settings.engine.max_lora_rank
+    return importing.import_archive(store, settings.layout, name, path, max_lora_rank=rank, progress=progress)
 
 
 def _import_gguf(settings: Settings, store: Store, name: str, path: Path) -> Version:
