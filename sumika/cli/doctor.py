@@ -59,7 +59,8 @@ def doctor(json: Json = False) -> None:
             output.out().print(f"{mark} {finding.ja if output.language() == 'ja' else finding.en}", highlight=False)
         output.out().print()
         rows: list[tuple[Any, ...]] = [
-            ("✓" if fitting[e.id] else "✗", e.id, f"{e.parameters / 1e9:.2f} B", f"{e.weights_bytes / _GIB:.1f} GiB") for e in entries
+            ("✓" if fitting[e.id] else "✗", e.id, f"{e.parameters / 1e9:.2f} B", f"{e.weights_bytes / _GIB:.1f} GiB")
+            for e in entries
         ]
         output.print_table(("fits", "model", "parameters", "bf16 weights"), rows, ("The catalog is empty.", "カタログは空です。"))
     if not healthy:

@@ -74,7 +74,9 @@ def show(ref: Ref, json: Json = False) -> None:
 @app.command("import")
 def import_model(
     name: Annotated[str, typer.Argument(help="The name to register it under.")],
-    path: Annotated[Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), a .gguf file, or a .sumika archive.")],
+    path: Annotated[
+        Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), a .gguf file, or a .sumika archive.")
+    ],
     base: Annotated[str | None, typer.Option(metavar="NAME@N", help="For an adapter: the base it was trained on.")] = None,
     json: Json = False,
 ) -> None:
