@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, artifacts, registry, tensors
+from sumika.models import adapter_rules, archive, artifacts, registry, tensors, unpacking
+from sumika.models.archive_header import Header
 from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
@@ -59,6 +60,47 @@ def import_adapter(
             gate=gate,
             meta=meta or {},
         )
+
+
+def import_archive(
+    store: Store, home: Home, name: str, file: Path, *, max_lora_rank: int, progress: Progress | None = None
+) -> Version:
+    """Bring in what another Sumika exported, with its gate and metadata; its files pass the same checks as a folder's.
+
+    Raises:
+        SumikaError: as `import_base` and `import_adapter`, and `bad_archive`, `bad_signature`, `untrusted_key`, `missing_base`.
+    """
+    check_name(name)
+    with archive.opened(file, home) as source, artifacts.bringing_in(home.artifacts):
+        header = source.header
+        base = _base_here(store, header)
+        staged = unpacking.stage(home.artifacts, source, progress)
+        meta = header.meta | {"imported": {"key": source.signer, "from": str(header.ref)}}
+
+        def check() -> None:
+            if base is None:
+                _check_base(staged.folder)
+            else:
+                adapter_rules.check(staged.folder, home.artifacts / base.folder, max_lora_rank)
+
+        return _register(store, home, name, staged, check, kind=header.kind, base=base, gate=header.gate, meta=meta)
+
+
+def _base_here(store: Store, header: Header) -> Version | None:
+    """The base of an archived adapter, by its files whatever its name here; where several hold them, the newest."""
+    wanted = header.base
+    if wanted is None:
+        return None
+    with store.read() as connection:
+        same = [v for v in registry.list_all(connection) if v.kind == "base" and v.digest == wanted.digest]
+    if not same:
+        raise SumikaError(
+            "missing_base",
+            f"{header.ref} is an adapter on {wanted.ref}, and no base here has the same files (digest {wanted.digest[:12]}…). Export {wanted.ref} where the adapter comes from and import it first.",
+            f"{header.ref} は {wanted.ref} 用のアダプターですが、同じファイルのベースモデル(digest {wanted.digest[:12]}…)がありません。書き出し元で {wanted.ref} を書き出し、先に取り込んでください。",
+            status=409,
+        )
+    return max(same, key=lambda v: (v.ref == wanted.ref, v.ref.name == wanted.name, v.id))
 
 
 def _register(store: Store, home: Home, name: str, staged: Staged, check: Callable[[], None], **row: Any) -> Version:

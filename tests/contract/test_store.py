@@ -126,3 +126,12 @@ def test_sqlite_is_new_enough_durable_and_in_wal(store: Store) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
     assert asked == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_writers_that_read_first_wait_for_each_other(store: Store) -> None:
+    """A transaction that begins as a reader could not wait for its turn to write: SQLite answers BUSY at once."""
+    body = "from sumika.models.store import revision\nfor _ in range(40):\n    with store.write() as c: revision(c); keys.create(c, 'bot')"
+    processes = [subprocess.Popen(script(store, body), cwd=ROOT) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    with store.read() as connection:
+        assert len(keys.list_all(connection)) == revision(connection) == 120

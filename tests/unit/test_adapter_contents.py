@@ -162,3 +162,11 @@ def test_canary_of_the_wrong_kind_is_refused_at_import(make_adapter: MakeAdapter
     )
     with pytest.raises(SumikaError):
         adapter_rules.check(adapter, base_folder, 16)
+
+
+def test_canary_nearer_to_the_base_than_to_the_adapter_is_refused_though_both_are_near() -> None:
+    near = [CanaryPrompt([1], [2], [-1.0], [-1.2])]
+    with pytest.raises(SumikaError) as told:
+        canary.judge(VersionRef("faq", 1), near, [[-1.19]])
+    assert told.value.code == "canary_base"
+    assert canary.judge(VersionRef("faq", 1), near, [[-1.01]]).from_adapter < 0.02

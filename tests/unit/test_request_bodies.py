@@ -113,3 +113,18 @@ def test_any_value_in_any_field_is_taken_or_refused_and_nothing_else(value: Any)
                 "stream_options",
                 "seed",
             }
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (json.dumps(GOOD | {"messages": [{"role": "user", "content": "\ud800"}]}).encode(), "surrogate"),
+        (b'{"\\udfff": 1}', "surrogate"),
+        (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "nested"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": 1, "a": 1}', "twice"),
+    ],
+)
+def test_json_that_is_refused_as_such_says_why(body: bytes, why: str) -> None:
+    told = refused(body)
+    assert told.code == "invalid_json" and why in told.en
