@@ -30,9 +30,10 @@ Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
 
 def _shown(version: Version, settings: Settings) -> dict[str, Any]:
     return {
+        **version.meta,  # first, so that metadata of an archive can't pass for what the registry knows
         "version": str(version.ref), "kind": version.kind, "base": str(version.base) if version.base else None,
         "gate": version.gate, "digest": version.digest, "created_at": version.created_at,
-        "folder": str(settings.layout.artifacts / version.folder), **version.meta,
+        "folder": str(settings.layout.artifacts / version.folder),
     }  # fmt: skip
 
 

@@ -39,8 +39,8 @@ class Opened:
     """The fingerprint of the trusted key that signed it."""
     _stream: BinaryIO
 
-    def extract(self, folder: Path, progress: artifacts.Progress | None = None) -> None:
-        """Write every file into the empty `folder`, synced.
+    def extract(self, folder: Path, progress: artifacts.Progress | None = None) -> dict[str, artifacts.FileEntry]:
+        """Write every file into the empty `folder`, synced; the entries for its manifest.
 
         Raises:
             SumikaError: `bad_archive`, for anything but the listed files with the listed hashes.
@@ -60,6 +60,7 @@ class Opened:
         _expect(self._stream, _END, "the end")
         if self._stream.read(1):
             raise bad_archive("something follows its end", "末尾に余分なデータがあります")
+        return self.header.entries
 
 
 @contextmanager

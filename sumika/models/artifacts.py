@@ -67,26 +67,39 @@ def stage(artifacts: Path, source: Path, progress: Progress | None = None) -> St
     """Copy `source` into a staging folder of `artifacts`, hashing as it goes, and write the manifest last.
 
     Raises:
-        SumikaError: `bad_source` for a missing folder, a link that leads out of it, pickled weights, code or a file of
-            an unknown kind; `disk_full`.
+        SumikaError: `bad_source` as `list_files`; `disk_full`.
     """
-    files = _list(source)
+    files = list_files(source)
     total = sum(path.stat().st_size for path in files)
-    folder = artifacts / _STAGING / secrets.token_hex(8)
-    folder.mkdir(mode=0o700, parents=True)
-    try:
-        _check_space(artifacts, total)
+
+    def fill(folder: Path) -> dict[str, FileEntry]:
         entries, done = {}, 0
         for path in files:
             base = done
             entry = _copy(path, folder / path.name, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
             entries[path.name] = entry
             done += entry.bytes
+        return entries
+
+    return stage_with(artifacts, total, fill)
+
+
+def stage_with(artifacts: Path, total: int, fill: Callable[[Path], dict[str, FileEntry]]) -> Staged:
+    """Have `fill` write files of `total` bytes, synced, into a staging folder; the manifest makes it complete.
+
+    Raises:
+        SumikaError: `disk_full`, and what `fill` raises; nothing is left behind then.
+    """
+    folder = artifacts / _STAGING / secrets.token_hex(8)
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        _check_space(artifacts, total)
+        entries = fill(folder)
         digest = digest_of(entries)
         manifest = {
             "format": 1,
             "digest": digest,
-            "files": {n: {"bytes": e.bytes, "sha256": e.sha256} for n, e in entries.items()},
+            "files": {name: {"bytes": entry.bytes, "sha256": entry.sha256} for name, entry in entries.items()},
         }
         sync_folder(folder)
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
@@ -158,7 +171,13 @@ def sweep(artifacts: Path, named: Callable[[], set[str]]) -> list[str]:
     return gone
 
 
-def _list(source: Path) -> list[Path]:
+def list_files(source: Path) -> list[Path]:
+    """The files of a model's folder, if they are all of the kinds that a model needs.
+
+    Raises:
+        SumikaError: `bad_source` for a missing folder, a link that leads out of it, pickled weights, code or a file of
+            an unknown kind.
+    """
     if not source.is_dir():
         raise _bad_source(
             f"'{quoted(str(source))}' is not a folder; give the folder that holds the model's files.",

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, archive, artifacts, registry, tensors, unpacking
-from sumika.models.archive_header import Header
-from sumika.models.artifacts import Progress, Staged
+from sumika.models import adapter_rules, archive, artifacts, registry, tensors
+from sumika.models.archive_header import Header, bad_archive
+from sumika.models.artifacts import FileEntry, Progress, Staged
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
 from sumika.models.names import VersionRef, check_name
@@ -74,7 +74,14 @@ def import_archive(
     with archive.opened(file, home) as source, artifacts.bringing_in(home.artifacts):
         header = source.header
         base = _base_here(store, header)
-        staged = unpacking.stage(home.artifacts, source, progress)
+
+        def unpack(folder: Path) -> dict[str, FileEntry]:
+            entries = source.extract(folder, progress)
+            if {path.name for path in artifacts.list_files(folder)} != set(entries):
+                raise bad_archive("it holds files that no model has", "モデルに不要なファイルがあります")
+            return entries
+
+        staged = artifacts.stage_with(home.artifacts, header.total, unpack)
         meta = header.meta | {"imported": {"key": source.signer, "from": str(header.ref)}}
 
         def check() -> None:

@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sumika.cli import main
-from sumika.models import archive, artifacts, exporting, importing, registry, signing, unpacking
+from sumika.models import archive, artifacts, exporting, importing, registry, signing
 from sumika.models.archive_header import HEADER, LONGEST_HEADER, SIGNATURE, Header
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -512,7 +512,7 @@ def test_disk_that_fills_up_leaves_nothing_half_made(
         with pytest.raises(SumikaError) as told:
             exporting.export(store, home, base.ref, tmp_path / "x.sumika")
         with archive.opened(good, there) as source, pytest.raises(SumikaError) as theirs:
-            unpacking.stage(there.artifacts, source)
+            artifacts.stage_with(there.artifacts, source.header.total, source.extract)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, previous)
