@@ -84,6 +84,10 @@ class Supervisor:
         with self._context.store.read() as connection:
             rows = engines.list_all(connection)
             bases = {row.base_id: registry.by_id(connection, row.base_id) for row in rows}
+            workers = engines.list_gateways(connection)
+        gone = {worker.id for worker in workers} - {worker.id for worker in plan.live(workers, datetime.now(UTC))}
+        with self._context.write(quiet=True) as connection:
+            engines.forget_gateways(connection, sorted(gone))
         for name in artifacts.sweep(self._context.home.artifacts, self._named_folders):
             log.warning("removed what an interrupted import left: %s", name)
         for row in rows:
