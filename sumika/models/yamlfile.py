@@ -162,8 +162,9 @@ def suggestion(kind: type[BaseModel], loc: Key) -> str:
     unknown = str(loc[-1])
     group = tuple(str(part) for part in loc[:-1])
     beside = [path for path in known if path[:-1] == group]
-    for paths in (beside, known):
-        close = difflib.get_close_matches(unknown, [path[-1] for path in paths], n=1, cutoff=0.6)
+    # Another group's key must be all but spelt out: a faint likeness there misleads more than it helps.
+    for paths, cutoff in ((beside, 0.6), (known, 0.85)):
+        close = difflib.get_close_matches(unknown, [path[-1] for path in paths], n=1, cutoff=cutoff)
         if close:
             found = next(path for path in paths if path[-1] == close[0])
             return f"; did you mean '{_dotted(found)}'?"

@@ -74,8 +74,8 @@ async def stop(process: ProcessId, grace_s: float) -> None:
         for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        process.alive()
         await asyncio.sleep(_POLL_S)
+    process.alive()  # reaps it: a killed leader is a zombie until somebody asks
 
 
 def tail(log: Path, lines: int = 15) -> str:
