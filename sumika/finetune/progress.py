@@ -10,6 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback
 
 
+_LINE_EVERY = 10
+
+
 class ProgressLine(TrainerCallback):  # type: ignore[misc]
     """A rich bar on `console`, fed by the trainer; `trained_tokens` is how many one epoch trains.
 
@@ -40,3 +43,5 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         if self._task is not None:
             self.bar.update(self._task, completed=state.global_step, figures=self._figures)
+        if not self.bar.console.is_terminal and state.global_step % _LINE_EVERY == 0:  # a log file gets lines, not a bar
+            self.bar.console.print(f"step {state.global_step} of {state.max_steps}  {self._figures}", highlight=False)
