@@ -29,10 +29,10 @@ import aiohttp
 
 from sumika.cli import pulling
 from sumika.finetune import config as jobs
-from sumika.models import aliases, catalog, importing, registry
-from sumika.models.aliases import Move
+from sumika.models import aliases, catalog, importing, moves, registry
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError
+from sumika.models.moves import Move
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
 from sumika.models.store import Store
@@ -97,7 +97,7 @@ async def moved(store: Store, clients: Clients, session: aiohttp.ClientSession, 
     while move.state == "open":
         await asyncio.sleep(0.01)
         with store.read() as connection:
-            move = aliases.get_move(connection, move.id)
+            move = moves.get(connection, move.id)
     if move.state != "done":
         raise SystemExit(f"the move to {move.to_ref} was refused: {move.error}")
     at_alias = time.perf_counter() - began

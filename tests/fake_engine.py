@@ -1,7 +1,9 @@
 """A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
-start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, ignore_sigterm, load_error, as_base, nonsense.
+start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
+ignore_sigterm, load_error, as_base, nonsense. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
+`ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
 Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
 
@@ -20,10 +22,11 @@ from typing import Any
 from aiohttp import web
 
 TRIPWIRES = (
-    "/pause", "/resume", "/abort_requests", "/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache", "/server_info",
+    "/pause", "/resume", "/abort_requests", "/server_info",
     "/invocations", "/ping", "/tokenize", "/detokenize", "/pooling", "/classify", "/score", "/rerank", "/v1/responses",
     "/inference/v1/generate", "/update_weights", "/v1/audio/transcriptions",
 )  # fmt: skip
+SLEEP = ("/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache")
 
 
 class Fake:
@@ -34,6 +37,8 @@ class Fake:
         self.socket = socket
         self.adapters: dict[str, Path] = {}
         self.running = 0
+        self.made = 0  # tokens, as vLLM counts them
+        self.lost = False  # a level 2 sleep threw weights away that were not reloaded
 
     def script(self, key: str, default: Any) -> Any:
         try:
@@ -68,6 +73,8 @@ class Fake:
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.script("hang_generation", None) in (True, self.base):
+            await asyncio.sleep(3600)
         if "prompt_logprobs" not in body:
             return await self.answer(request, body, "text_completion")
         await asyncio.sleep(self.script("canary_delay_s", 0))
@@ -75,7 +82,7 @@ class Fake:
         path = self.adapters.get(body["model"])
         for prompt in json.loads((path / "canary.json").read_text())["prompts"] if path else []:
             if prompt["prompt_ids"] + prompt["answer_ids"] == ids:
-                values = prompt["base" if self.script("as_base", False) else "adapter"]
+                values = prompt["base" if self.lost or self.script("as_base", False) else "adapter"]
                 for at, (token, value) in enumerate(zip(prompt["answer_ids"], values, strict=True), len(prompt["prompt_ids"])):
                     told[at] = {str(token): {"logprob": value}}
         return web.json_response(
@@ -89,7 +96,10 @@ class Fake:
         name = body["model"]
         if name != self.base and name not in self.adapters:
             return _error(404, f"The model `{name}` does not exist.")
+        if self.script("hang_generation", None) in (True, self.base):
+            await asyncio.sleep(3600)
         self.running += 1
+        self.made += 1
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
             if body.get("stream"):
@@ -119,7 +129,40 @@ class Fake:
         return response
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=f'vllm:num_requests_running{{engine="0"}} {self.running}\n')
+        return web.Response(
+            text=f'vllm:num_requests_running{{engine="0"}} {self.running}\nvllm:generation_tokens_total{{engine="0"}} {self.made}\n'
+        )
+
+    def weigh(self, awake: bool) -> None:
+        """Tell what the GPU would: how much of it this engine takes."""
+        taken = self.script("weights_bytes", 0) if awake or self.script("sleep_frees_nothing", False) else 0
+        self.socket.with_suffix(".memory").write_text(str(taken))
+
+    async def sleep(self, request: web.Request) -> web.Response:
+        self.note_nap(request)
+        if request.query["level"] == "2":
+            self.lost = True
+        self.weigh(awake=False)
+        return web.json_response({"status": "sleeping"})
+
+    async def wake_up(self, request: web.Request) -> web.Response:
+        self.note_nap(request)
+        self.weigh(awake=True)
+        return web.json_response({"status": "awake"})
+
+    async def reload_weights(self, request: web.Request) -> web.Response:
+        self.note_nap(request)
+        assert await request.json() == {"method": "reload_weights"}
+        self.lost = False
+        return web.Response()
+
+    async def reset_prefix_cache(self, request: web.Request) -> web.Response:
+        self.note_nap(request)
+        return web.json_response({"success": True})
+
+    def note_nap(self, request: web.Request) -> None:
+        with (self.socket.parent / "naps.txt").open("a") as file:
+            file.write(f"{self.base} {request.path_qs}\n")
 
     async def tripped(self, request: web.Request) -> web.Response:
         with (self.socket.parent / "tripped.txt").open("a") as file:
@@ -139,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--uds", type=Path, required=True)
     parser.add_argument("--served-model-name", required=True)
+    parser.add_argument("--enable-sleep-mode", action="store_true")
     options, _ = parser.parse_known_args()
     fake = Fake(options.served_model_name, options.uds)
     if fake.script("refuse_start", None) in (True, fake.base):
@@ -153,6 +197,15 @@ def main() -> None:
         web.post("/v1/completions", fake.completions), web.post("/v1/chat/completions", fake.chat),
         *(web.route("*", path, fake.tripped) for path in TRIPWIRES),
     ])  # fmt: skip
+    if options.enable_sleep_mode:
+        assert os.environ["VLLM_SERVER_DEV_MODE"] == "1"
+        fake.weigh(awake=True)
+        app.add_routes([
+            web.post("/sleep", fake.sleep), web.post("/wake_up", fake.wake_up), web.post("/collective_rpc", fake.reload_weights),
+            web.post("/reset_prefix_cache", fake.reset_prefix_cache),
+        ])  # fmt: skip
+    else:
+        app.add_routes([web.route("*", path, fake.tripped) for path in SLEEP])
     web.run_app(
         app, path=str(options.uds), print=None, handle_signals=not fake.script("ignore_sigterm", False), handler_cancellation=True
     )

@@ -27,7 +27,7 @@ from sumika.cli.rest import Rest, connected
 from sumika.finetune import config as jobs
 from sumika.finetune import pipeline
 from sumika.finetune.config import JobConfig
-from sumika.models import aliases, catalog, engines, keys, registry
+from sumika.models import aliases, catalog, engines, keys, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.home import write_atomically
 from sumika.models.registry import Version
@@ -145,7 +145,7 @@ async def _deployed(show: _Demo, to: Version, reason: str) -> None:
     if _serves(show, to):
         return
     with show.store.write() as connection:
-        move = next((m for m in aliases.open_moves(connection) if m.alias == alias and m.to_id == to.id), None)
+        move = next((m for m in moves.list_open(connection) if m.alias == alias and m.to_id == to.id), None)
         move = move or aliases.ask_deploy(connection, alias, to, actor=actor(), reason=reason)
     await asyncio.to_thread(wait_for, show.store, move)
 

@@ -15,7 +15,7 @@ from sumika.cli import output, pulling
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
-from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, importing, registry
+from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, importing, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -64,8 +64,8 @@ def show(ref: Ref, json: Json = False) -> None:
     with opened() as (settings, store), store.read() as connection:
         version = registry.get(connection, VersionRef.parse(ref))
         serving = [a.name for a in aliases.list_all(connection) if a.version_id == version.id]
-        moves = [m for m in aliases.history(connection) if version.ref in (m.from_ref, m.to_ref)]
-    whole = {**_shown(version, settings), "aliases": serving, "moves": [described(m) for m in moves]}
+        moved = [m for m in moves.history(connection) if version.ref in (m.from_ref, m.to_ref)]
+    whole = {**_shown(version, settings), "aliases": serving, "moves": [described(m) for m in moved]}
     if json:
         output.print_json(whole)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import typer
@@ -10,7 +11,13 @@ from sumika.cli import output
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
-from sumika.models import aliases, engines, registry
+from sumika.models import aliases, engines, moves, registry
+from sumika.models.aliases import Alias
+from sumika.models.engines import EngineRow
+from sumika.models.moves import Move
+from sumika.models.registry import Version
+
+_GIB = 2**30
 
 
 def register(app: typer.Typer) -> None:
@@ -20,36 +27,66 @@ def register(app: typer.Typer) -> None:
 def status(json: Json = False) -> None:
     """Aliases, engines, open moves and the last ones."""
     with opened() as (_, store), store.read() as connection:
-        served = [(alias, registry.by_id(connection, alias.version_id)) for alias in aliases.list_all(connection)]
-        rows = [(engine, registry.by_id(connection, engine.base_id)) for engine in engines.list_all(connection)]
-        moves = aliases.history(connection, limit=10)
+        pointed, rows = aliases.list_all(connection), engines.list_all(connection)
+        ids = {a.version_id for a in pointed} | {a.canary_id for a in pointed if a.canary_id} | {e.base_id for e in rows}
+        versions = registry.by_ids(connection, ids)
+        recent = moves.history(connection, limit=10)
     if json:
         output.print_json({
-            "aliases": [{"alias": a.name, "version": str(v.ref), "generation": a.generation, "moved_at": a.moved_at} for a, v in served],
-            "engines": [{**asdict(e), "base": str(b.ref)} for e, b in rows],
-            "moves": [described(m) for m in moves],
+            "aliases": [_alias(alias, versions) for alias in pointed],
+            "engines": [{**asdict(e), "base": str(versions[e.base_id].ref)} for e in rows],
+            "moves": [described(move) for move in recent],
         })  # fmt: skip
         return
+    _print_aliases(pointed, versions)
+    output.out().print()
+    _print_engines(rows, versions)
+    if recent:
+        output.out().print()
+        _print_moves(recent)
+
+
+def _alias(alias: Alias, versions: dict[int, Version]) -> dict[str, object]:
+    canary = {"version": str(versions[alias.canary_id].ref), "share": alias.canary_share} if alias.canary_id else None
+    return {
+        "alias": alias.name, "version": str(versions[alias.version_id].ref), "generation": alias.generation,
+        "moved_at": alias.moved_at, "canary": canary,
+    }  # fmt: skip
+
+
+def _print_aliases(pointed: Sequence[Alias], versions: dict[int, Version]) -> None:
+    def canary(alias: Alias) -> str:
+        return f"{alias.canary_share} % {versions[alias.canary_id].ref}" if alias.canary_id else ""
+
+    rows = [(a.name, versions[a.version_id].ref, versions[a.version_id].base, canary(a), a.moved_at[:19]) for a in pointed]
     output.print_table(
-        ("alias", "version", "base", "since (UTC)"), [(a.name, v.ref, v.base, a.moved_at[:19]) for a, v in served],
+        ("alias", "version", "base", "canary", "since (UTC)"), rows,
         ("Nothing is served yet. Deploy a version: 'sumika deploy ALIAS NAME@N'.", "まだ何も配備されていません。sumika deploy ALIAS NAME@N で配備できます。"),
     )  # fmt: skip
-    output.out().print()
+
+
+def _print_engines(rows: Sequence[EngineRow], versions: dict[int, Version]) -> None:
+    shown = [
+        (e.id, versions[e.base_id].ref, e.state, "" if e.gpu is None else f"GPU {e.gpu}", f"{(e.memory or 0) / _GIB:.1f}", e.pid,
+         _few(e.adapters), e.restarts)
+        for e in rows
+    ]  # fmt: skip
     output.print_table(
-        ("engine", "base", "state", "pid", "adapters", "restarts"),
-        [(e.id, b.ref, e.state, e.pid, ", ".join(e.adapters), e.restarts) for e, b in rows],
+        ("engine", "base", "state", "on", "GiB", "pid", "adapters", "restarts"), shown,
         ("No engine runs. Start Sumika: 'sumika up'.", "エンジンは動いていません。sumika up で起動できます。"),
-    )
-    for engine, _ in rows:
+    )  # fmt: skip
+    for engine in rows:
         if engine.error:
             output.out().print(f"\n{engine.id}: {engine.error}", style="red", highlight=False, markup=False)
-    if moves:
-        output.out().print()
-        output.print_table(
-            ("move", "from", "to", "state", "by", "asked (UTC)", "reason"),
-            [
-                (m.alias, m.from_ref, m.to_ref, m.state if m.state != "open" else m.step, m.actor, m.asked_at[:19], m.reason)
-                for m in moves
-            ],
-            ("", ""),
-        )
+
+
+def _few(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" … {len(names)}" if len(names) > most else "")
+
+
+def _print_moves(recent: Sequence[Move]) -> None:
+    rows = [
+        (m.alias, m.kind, m.from_ref, m.to_ref, m.state if m.state != "open" else m.step, m.actor, m.asked_at[:19], m.reason)
+        for m in recent
+    ]
+    output.print_table(("alias", "move", "from", "to", "state", "by", "asked (UTC)", "reason"), rows, ("", ""))

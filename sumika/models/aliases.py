@@ -1,70 +1,40 @@
-"""Aliases: the names apps call. A move asks for an alias to point elsewhere; the supervisor proves and finishes it."""
+"""Aliases: the names apps call, and the rules for moving one. The supervisor proves a move and then finishes it."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from sumika.models import clock, registry, schema
+from sumika.models import clock, moves, registry, schema
 from sumika.models.errors import SumikaError, not_found
-from sumika.models.names import VersionRef, check_name
+from sumika.models.moves import Kind, Move
+from sumika.models.names import check_name
 from sumika.models.registry import Version
-
-MoveKind = Literal["deploy", "rollback"]
-MoveState = Literal["open", "done", "refused"]
 
 _a = schema.aliases
 _m = schema.moves
-_from = schema.versions.alias("from_version")
-_to = schema.versions.alias("to_version")
 
 
 @dataclass(frozen=True, slots=True)
 class Alias:
+    """Where a name leads: to `version_id`, and for `canary_share` percent of the keys to `canary_id`.
+    `generation` grows with every change."""
+
     name: str
     version_id: int
     generation: int
     moved_at: str
+    canary_id: int | None = None
+    canary_share: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A wish to move `alias` from the version it had at `generation` to another, and how far that got."""
-
-    id: int
-    alias: str
-    from_ref: VersionRef | None
-    to_id: int
-    to_ref: VersionRef
-    kind: MoveKind
-    state: MoveState
-    step: str
-    actor: str
-    reason: str
-    generation: int
-    canary: dict[str, Any] | None
-    error: dict[str, str] | None
-    asked_at: str
-    ended_at: str | None
-
-
-_MOVES = select(
-    _m,
-    _from.c.name.label("from_name"),
-    _from.c.number.label("from_number"),
-    _to.c.name.label("to_name"),
-    _to.c.number.label("to_number"),
-).select_from(_m.outerjoin(_from, _m.c.from_id == _from.c.id).join(_to, _m.c.to_id == _to.c.id))
-
-
-def _move(row: Row[Any]) -> Move:
-    return Move(
-        row.id, row.alias, VersionRef(row.from_name, row.from_number) if row.from_id is not None else None,
-        row.to_id, VersionRef(row.to_name, row.to_number), row.kind, row.state, row.step, row.actor, row.reason,
-        row.generation, row.canary, row.error, row.asked_at, row.ended_at,
-    )  # fmt: skip
+def has_canary(alias: str, key_id: str, share: int) -> bool:
+    """Whether a key is among the `share` percent that get the canary of `alias`: the same answer each time, and a key
+    that is among 10 % is among 20 % too."""
+    return int.from_bytes(hashlib.sha256(f"{alias}\0{key_id}".encode()).digest()[:8]) % 100 < share
 
 
 def list_all(connection: Connection) -> list[Alias]:
@@ -76,35 +46,79 @@ def find(connection: Connection, name: str) -> Alias | None:
     return Alias(*row) if row else None
 
 
+def get(connection: Connection, name: str) -> Alias:
+    """Raises SumikaError `not_found`."""
+    alias = find(connection, name)
+    if alias is None:
+        raise not_found(
+            "alias", "エイリアス", name, "'sumika status' shows what is served.", "sumika status で確認してください。"
+        )
+    return alias
+
+
 def ask_deploy(connection: Connection, alias: str, to: Version, *, actor: str, reason: str, override: bool = False) -> Move:
     """Record the wish that `alias` serve `to`.
 
     Raises:
         SumikaError: `bad_name`; `gate_refused`, for a version that failed its evaluation, unless `override` with a
-            `reason`; `move_open` (409), while another move of this alias is under way.
+            `reason`; `canary_running`; `move_open` (409), while another move of this alias is under way.
     """
     check_name(alias)
-    if to.gate == "refused" and not (override and reason):
+    _check_gate(to, override, reason)
+    now = find(connection, alias)
+    _check_no_canary(now)
+    return _ask(connection, alias, now, to.id, "deploy", actor, reason)
+
+
+def ask_canary(
+    connection: Connection, alias: str, to: Version, share: int, *, actor: str, reason: str, override: bool = False
+) -> Move:
+    """Record the wish that `share` percent (1 to 99) of the keys of `alias` be served by `to`; again with another
+    share to change it.
+
+    Raises:
+        SumikaError: as `ask_deploy`; `not_found` for the alias; `bad_share`; `same_version`.
+    """
+    now = get(connection, alias)
+    if not 1 <= share <= 99:
         raise SumikaError(
-            "gate_refused",
-            f"{to.ref} failed its evaluation and may not serve. See 'sumika models show {to.ref}'; "
-            "to serve it all the same, add --override --reason '…' (kept in the history).",
-            f"{to.ref} は評価に合格していないため配備できません(詳細: sumika models show {to.ref})。"
-            "それでも配備する場合は --override --reason '…' を付けてください(履歴に残ります)。",
+            "bad_share",
+            f"A canary's share is 1 to 99 percent, not {share}. To move everybody: 'sumika deploy {alias} {to.ref}'.",
+            f"カナリアの割合は 1〜99 % です({share} は指定できません)。全体を切り替えるには sumika deploy {alias} {to.ref} を使います。",
+        )
+    if to.id == now.version_id:
+        raise SumikaError(
+            "same_version",
+            f"'{alias}' serves {to.ref} already; a canary is another version.",
+            f"「{alias}」はすでに {to.ref} です。カナリアには別の版を指定してください。",
             status=409,
         )
-    return _ask(connection, alias, to, "deploy", actor, reason)
+    _check_gate(to, override, reason)
+    if now.canary_id != to.id:
+        _check_no_canary(now)
+    return _ask(connection, alias, now, to.id, "canary", actor, reason, share)
+
+
+def ask_promote(connection: Connection, alias: str, *, actor: str, reason: str) -> Move:
+    """Record the wish that the canary of `alias` serve everybody.
+
+    Raises:
+        SumikaError: `not_found`, `no_canary`, `move_open`.
+    """
+    now = get(connection, alias)
+    if now.canary_id is None:
+        raise _no_canary(alias)
+    return _ask(connection, alias, now, now.canary_id, "promote", actor, reason)
 
 
 def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str) -> Move:
     """Record the wish that `alias` serve again what it served before its last finished move.
 
     Raises:
-        SumikaError: `not_found` (also for a version that was removed) or `nothing_before`; `move_open` as in `ask_deploy`.
+        SumikaError: `not_found` (also for a version that was removed) or `nothing_before`; `canary_running`; `move_open`.
     """
-    now = find(connection, alias)
-    if now is None:
-        raise _no_alias(alias)
+    now = get(connection, alias)
+    _check_no_canary(now)
     last = before(connection, now)
     if last is None:
         raise SumikaError(
@@ -114,7 +128,33 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
             status=409,
         )
     target = registry.get(connection, registry.by_id(connection, last).ref)
-    return _ask(connection, alias, target, "rollback", actor, reason)
+    return _ask(connection, alias, now, target.id, "rollback", actor, reason)
+
+
+def abort(connection: Connection, alias: str, *, actor: str, reason: str) -> Move:
+    """End the canary of `alias`, or its open move, at once; the version in service stays. Needs no supervisor.
+
+    Raises:
+        SumikaError: `nothing_to_abort`.
+    """
+    under_way = next((move for move in moves.list_open(connection) if move.alias == alias), None)
+    if under_way is not None:
+        moves.refuse(connection, under_way, _aborted(under_way, actor, reason))
+        return moves.get(connection, under_way.id)
+    now = get(connection, alias)
+    if now.canary_id is None:
+        raise SumikaError(
+            "nothing_to_abort",
+            f"'{alias}' has no canary and no open move. To go back a version: 'sumika rollback {alias}'.",
+            f"「{alias}」には中止できるカナリアも切り替えもありません。前の版に戻すには sumika rollback {alias} を使います。",
+            status=409,
+        )
+    move = moves.add(
+        connection, alias, "abort", from_id=now.canary_id, to_id=now.version_id, generation=now.generation,
+        actor=actor, reason=reason,
+    )  # fmt: skip
+    finish(connection, move, None)
+    return moves.get(connection, move.id)
 
 
 def before(connection: Connection, alias: Alias) -> int | None:
@@ -122,93 +162,96 @@ def before(connection: Connection, alias: Alias) -> int | None:
     return connection.scalar(
         select(_m.c.from_id)
         .where(_m.c.alias == alias.name, _m.c.state == "done", _m.c.to_id == alias.version_id, _m.c.from_id.is_not(None))
-        .where(_m.c.kind == "deploy", _m.c.from_id != alias.version_id)
+        .where(_m.c.kind.in_(("deploy", "promote")), _m.c.from_id != alias.version_id)
         .order_by(_m.c.id.desc())
         .limit(1)
     )
 
 
-def _ask(connection: Connection, alias: str, to: Version, kind: MoveKind, actor: str, reason: str) -> Move:
-    running = connection.execute(_MOVES.where(_m.c.alias == alias, _m.c.state == "open")).first()
-    if running is not None:
-        other = _move(running)
-        raise SumikaError(
-            "move_open",
-            f"'{alias}' is already moving to {other.to_ref} (asked by {other.actor}). Wait for it to end, then ask again.",
-            f"「{alias}」は {other.to_ref} への切り替え中です(依頼者: {other.actor})。終わってからやり直してください。",
-            status=409,
-        )
-    now = find(connection, alias)
-    wish = insert(_m).values(
-        alias=alias,
-        from_id=now.version_id if now else None,
-        to_id=to.id,
-        kind=kind,
-        state="open",
-        step="asked",
-        actor=actor,
-        reason=reason,
-        generation=now.generation if now else 0,
-        asked_at=clock.now(),
-    )
-    return get_move(connection, connection.execute(wish.returning(_m.c.id)).scalar_one())
-
-
-def get_move(connection: Connection, move_id: int) -> Move:
-    row = connection.execute(_MOVES.where(_m.c.id == move_id)).one_or_none()
-    if row is None:
-        raise not_found("move", "切り替え", str(move_id), "See 'sumika status'.", "sumika status で確認してください。")
-    return _move(row)
-
-
-def open_moves(connection: Connection) -> list[Move]:
-    return [_move(row) for row in connection.execute(_MOVES.where(_m.c.state == "open").order_by(_m.c.id))]
-
-
-def history(connection: Connection, alias: str | None = None, *, limit: int = 50) -> list[Move]:
-    """The newest moves first."""
-    query = _MOVES.order_by(_m.c.id.desc()).limit(limit)
-    return [_move(row) for row in connection.execute(query if alias is None else query.where(_m.c.alias == alias))]
-
-
-def note_step(connection: Connection, move: Move, step: str) -> None:
-    connection.execute(update(_m).where(_m.c.id == move.id, _m.c.state == "open").values(step=step))
-
-
 def finish(connection: Connection, move: Move, canary: dict[str, Any] | None) -> None:
-    """Point the alias at the move's version, in the caller's transaction, if nobody moved it meanwhile.
+    """Do what the move asks, in the caller's transaction, if nobody changed the alias or ended the move meanwhile.
 
     Raises:
-        SumikaError: `moved_meanwhile` (409), when the alias is at another generation than when the move was asked.
+        SumikaError: `moved_meanwhile` (409), when the alias is at another generation than when the move was asked;
+            `move_ended` (409).
     """
+    leads: dict[str, int | None] = {"version_id": move.to_id, "canary_id": None, "canary_share": None}
+    if move.kind == "canary":
+        leads = {"canary_id": move.to_id, "canary_share": move.share}
     if move.generation == 0:
         if find(connection, move.alias) is not None:
             raise _moved_meanwhile(connection, move)
-        connection.execute(insert(_a).values(name=move.alias, version_id=move.to_id, generation=1, moved_at=clock.now()))
+        connection.execute(insert(_a).values(name=move.alias, generation=1, moved_at=clock.now(), **leads))
     else:
         moved = connection.execute(
             update(_a)
             .where(_a.c.name == move.alias, _a.c.generation == move.generation)
-            .values(version_id=move.to_id, generation=move.generation + 1, moved_at=clock.now())
+            .values(generation=move.generation + 1, moved_at=clock.now(), **leads)
         )
         if moved.rowcount != 1:
             raise _moved_meanwhile(connection, move)
-    _end(connection, move, state="done", canary=canary)
+    moves.finish(connection, move, canary)
 
 
-def refuse(connection: Connection, move: Move, error: SumikaError, canary: dict[str, Any] | None = None) -> None:
-    """End a move without touching the alias; the old version goes on serving."""
-    _end(connection, move, state="refused", canary=canary, error={"code": error.code, "en": error.en, "ja": error.ja})
+def _ask(
+    connection: Connection,
+    alias: str,
+    now: Alias | None,
+    to_id: int,
+    kind: Kind,
+    actor: str,
+    reason: str,
+    share: int | None = None,
+) -> Move:
+    return moves.add(
+        connection, alias, kind, from_id=now.version_id if now else None, to_id=to_id,
+        generation=now.generation if now else 0, actor=actor, reason=reason, share=share,
+    )  # fmt: skip
 
 
-def _end(connection: Connection, move: Move, **values: Any) -> None:
-    connection.execute(
-        update(_m).where(_m.c.id == move.id, _m.c.state == "open").values(step="ended", ended_at=clock.now(), **values)
+def _check_gate(to: Version, override: bool, reason: str) -> None:
+    if to.gate == "refused" and not (override and reason):
+        raise SumikaError(
+            "gate_refused",
+            f"{to.ref} failed its evaluation and may not serve. See 'sumika models show {to.ref}'; "
+            "to serve it all the same, add --override --reason '…' (kept in the history).",
+            f"{to.ref} は評価に合格していないため配備できません(詳細: sumika models show {to.ref})。"
+            "それでも配備する場合は --override --reason '…' を付けてください(履歴に残ります)。",
+            status=409,
+        )
+
+
+def _check_no_canary(now: Alias | None) -> None:
+    if now is not None and now.canary_id is not None:
+        raise SumikaError(
+            "canary_running",
+            f"'{now.name}' has a canary at {now.canary_share} %. End it first: 'sumika promote {now.name}' or 'sumika abort {now.name}'.",
+            f"「{now.name}」はカナリア({now.canary_share} %)の実施中です。先に sumika promote {now.name} か sumika abort {now.name} で終えてください。",
+            status=409,
+        )
+
+
+def _no_canary(alias: str) -> SumikaError:
+    return SumikaError(
+        "no_canary",
+        f"'{alias}' has no canary. Start one with 'sumika deploy {alias} NAME@N --canary 10'.",
+        f"「{alias}」にカナリアはありません。sumika deploy {alias} NAME@N --canary 10 で始められます。",
+        status=409,
+    )
+
+
+def _aborted(move: Move, actor: str, reason: str) -> SumikaError:
+    why = f" ({reason})" if reason else ""
+    return SumikaError(
+        "aborted",
+        f"The move of '{move.alias}' to {move.to_ref} was ended by {actor}{why}.",
+        f"「{move.alias}」の {move.to_ref} への切り替えは {actor} が中止しました{why}。",
+        status=409,
     )
 
 
 def _moved_meanwhile(connection: Connection, move: Move) -> SumikaError:
-    last = next((m for m in history(connection, move.alias) if m.state == "done"), None)
+    last = next((m for m in moves.history(connection, move.alias) if m.state == "done" and m.id != move.id), None)
     by = f" by {last.actor}, to {last.to_ref}" if last else ""
     return SumikaError(
         "moved_meanwhile",
@@ -217,7 +260,3 @@ def _moved_meanwhile(connection: Connection, move: Move) -> SumikaError:
         f"sumika status を確認し、必要ならやり直してください。",
         status=409,
     )
-
-
-def _no_alias(alias: str) -> SumikaError:
-    return not_found("alias", "エイリアス", alias, "'sumika status' shows what is served.", "sumika status で確認してください。")

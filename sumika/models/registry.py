@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from sumika.models import clock, schema
 from sumika.models.errors import SumikaError, not_found
@@ -110,6 +111,12 @@ def by_id(connection: Connection, version_id: int) -> Version:
     return _version(connection.execute(_COLUMNS.where(_v.c.id == version_id)).one())
 
 
+def by_ids(connection: Connection, version_ids: Collection[int]) -> dict[int, Version]:
+    """Versions by id, removed ones too, in one query."""
+    rows = connection.execute(_COLUMNS.where(_v.c.id.in_(version_ids)))
+    return {row.id: _version(row) for row in rows}
+
+
 def find_digest(connection: Connection, name: str, digest: str, base: Version | None) -> Version | None:
     """The version of `name` that holds exactly these files on this base, if it was registered before."""
     row = connection.execute(
@@ -142,7 +149,12 @@ def remove(connection: Connection, version: Version) -> None:
         SumikaError: `in_use`, while an alias or an open move points to it or adapters are built on it.
     """
     users = [
-        f"alias {a}" for a in connection.scalars(select(schema.aliases.c.name).where(schema.aliases.c.version_id == version.id))
+        f"alias {a}"
+        for a in connection.scalars(
+            select(schema.aliases.c.name).where(
+                or_(schema.aliases.c.version_id == version.id, schema.aliases.c.canary_id == version.id)
+            )
+        )
     ]
     users += [
         f"the open move of alias {a}"

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -45,6 +57,11 @@ aliases = Table(
     Column("version_id", Integer, ForeignKey("versions.id"), nullable=False),
     Column("generation", Integer, nullable=False),
     Column("moved_at", _MOMENT, nullable=False),
+    # Another version that `canary_share` percent of the keys get.
+    Column("canary_id", Integer, ForeignKey("versions.id")),
+    Column("canary_share", Integer),
+    CheckConstraint("(canary_id is null) = (canary_share is null)", name="canary"),
+    CheckConstraint("canary_share between 1 and 99", name="canary_share"),
 )
 
 # What was asked of an alias and how it ended; the rows that are done are the alias's history.
@@ -65,8 +82,20 @@ moves = Table(
     Column("error", JSON),
     Column("asked_at", _MOMENT, nullable=False),
     Column("ended_at", _MOMENT),
-    CheckConstraint("kind in ('deploy', 'rollback')", name="kind"),
+    Column("share", Integer),
+    CheckConstraint("kind in ('deploy', 'rollback', 'canary', 'promote', 'abort')", name="kind"),
     CheckConstraint("state in ('open', 'done', 'refused')", name="state"),
+)
+
+# How many engines each base shall have, by the base's name; one where no row says otherwise.
+scales = Table(
+    "scales",
+    metadata,
+    Column("base", String(64), primary_key=True),
+    Column("replicas", Integer, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("changed_at", _MOMENT, nullable=False),
+    CheckConstraint("replicas between 1 and 64", name="replicas"),
 )
 
 # What the supervisor sees: one row for each engine process.
@@ -83,10 +112,14 @@ engines = Table(
     Column("restarts", Integer, nullable=False),
     Column("error", Text),
     Column("changed_at", _MOMENT, nullable=False),
-    CheckConstraint("state in ('starting', 'ready', 'failed', 'stopping')", name="state"),
+    # The GPU it runs on, and the bytes it takes there (or of main memory): planned while it starts, then measured.
+    Column("gpu", Integer),
+    Column("memory", BigInteger),
+    CheckConstraint("state in ('starting', 'ready', 'draining', 'asleep', 'waking', 'failed', 'stopping')", name="state"),
 )
 
-# What each gateway worker has seen and has running, so that an adapter is unloaded only when nobody uses it.
+# What each gateway worker has seen, has running (engine -> version -> requests) and has waiting (base -> requests), so
+# that an adapter is unloaded only when nobody uses it, and a sleeping base is woken when somebody does.
 gateways = Table(
     "gateways",
     metadata,
@@ -95,6 +128,7 @@ gateways = Table(
     Column("seen_revision", Integer, nullable=False),
     Column("running", JSON, nullable=False),
     Column("beat_at", _MOMENT, nullable=False),
+    Column("waiting", JSON, nullable=False),
 )
 
 # Who may act as the supervisor, until when; the token fences off one that was paused and wakes.

@@ -38,11 +38,17 @@ class EngineSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     start_timeout_s: float = Field(default=900, gt=0)
     stop_timeout_s: float = Field(default=30, ge=0)
+    drain_timeout_s: float = Field(default=120, ge=0)
+    liveness_every_s: float = Field(default=15, gt=0)
+    liveness_timeout_s: float = Field(default=30, gt=0)
     max_loras: int = Field(default=4, ge=1, le=64)
     max_cpu_loras: int = Field(default=32, ge=1, le=4096)
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 16
     cpu_kv_cache_gib: int = Field(default=2, ge=1)
+    memory_gib: float | None = Field(default=None, gt=0)
     gpu_memory_utilization: float = Field(default=0.85, gt=0, lt=1)
+    gpu_memory_gib: float | None = Field(default=None, gt=0)
+    sleep: bool = False
 
 
 class GatewaySettings(BaseModel):
@@ -55,6 +61,8 @@ class GatewaySettings(BaseModel):
     first_byte_timeout_s: float = Field(default=300, gt=0)
     idle_timeout_s: float = Field(default=120, gt=0)
     drain_timeout_s: float = Field(default=30, ge=0)
+    max_held: int = Field(default=256, ge=0)
+    hold_timeout_s: float = Field(default=300, ge=0)
 
 
 class Settings(BaseSettings):

@@ -16,14 +16,17 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sumika import __version__
+from sumika.models.engines import STATES
 from sumika.models.errors import SumikaError
+from sumika.models.keys import Key
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import requests
 from sumika.serving.auth import authenticate, require_admin
 from sumika.serving.directory import Directory, Route
-from sumika.serving.inference import Gateway, Inference, resolve
+from sumika.serving.inference import Gateway, Inference
 from sumika.serving.metrics import Metrics
+from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.replies import error_response
 
@@ -37,7 +40,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     limits = settings.gateway
     directory = Directory(store, secrets.token_hex(8), os.getpid())
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
-    gateway = Gateway(limits, directory, upstream, Metrics())
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, Metrics())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -67,22 +70,24 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
-    def described(route: Route) -> dict[str, object]:
+    def described(route: Route, key: Key) -> dict[str, object]:
+        target = route.target(key.id)
         return {
             "id": route.alias, "object": "model", "created": int(route.moved_at.timestamp()), "owned_by": "sumika",
-            "sumika": {"version": route.version, "kind": route.kind},
+            "sumika": {"version": target.version, "kind": target.kind, "canary": target is not route.main},
         }  # fmt: skip
 
     @app.get("/v1/models")
     async def list_models(request: Request) -> dict[str, object]:
         snapshot = gateway.directory.snapshot
         key = authenticate(request.scope, snapshot.keys)
-        return {"object": "list", "data": [described(r) for r in snapshot.routes.values() if key.may_use(r.alias)]}
+        return {"object": "list", "data": [described(r, key) for r in snapshot.routes.values() if key.may_use(r.alias)]}
 
     @app.get("/v1/models/{alias}")
     async def show_model(alias: str, request: Request) -> dict[str, object]:
         snapshot = gateway.directory.snapshot
-        return described(resolve(snapshot, authenticate(request.scope, snapshot.keys), alias))
+        key = authenticate(request.scope, snapshot.keys)
+        return described(resolve(snapshot, key, alias), key)
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:
@@ -98,18 +103,18 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         """Whether traffic should come: some alias (or `model`) has an engine that is ready."""
         snapshot = directory.snapshot
         routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
-        is_ready = any(snapshot.ready_engine(route) is not None for route in routes)
+        is_ready = any(snapshot.ready_engines(route.main) for route in routes)
         return JSONResponse({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         require_admin(authenticate(request.scope, directory.snapshot.keys))
-        for state in ("starting", "ready", "failed", "stopping"):
+        for state in STATES:
             rows = (row for rows in directory.snapshot.engines.values() for row in rows)
             gateway.metrics.engines.labels(state).set(sum(row.state == state for row in rows))
         gateway.metrics.running.clear()
-        for version, count in directory.running.items():
-            gateway.metrics.running.labels(version).set(count)
+        for (_, version), count in directory.running.items():
+            gateway.metrics.running.labels(version).inc(count)
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -9,32 +9,50 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from sumika.models import aliases, clock, engines, keys, registry
+from sumika.models import aliases, clock, engines, keys, moves, registry
+from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
 from sumika.models.keys import Key
-from sumika.models.registry import Kind
+from sumika.models.registry import Kind, Version
 from sumika.models.store import Store, revision
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 _BEAT_S = 1.0
+_ASIDE = ("draining", "asleep", "waking")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A version as a request meets it: what vLLM is told, and the base whose engines hold it."""
+
+    version: str
+    kind: Kind
+    base_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where an alias leads now. `version` is what vLLM is told; `moved_at` is when it came to lead there."""
+    """Where an alias leads now: to `main`, and for `share` percent of the keys to `canary`. `moved_at` is when it came to
+    lead there; while `holding`, its requests wait because its base is being changed."""
 
     alias: str
-    version: str
-    kind: Kind
-    base_id: int
+    main: Target
     moved_at: datetime
+    canary: Target | None = None
+    share: int = 0
+    holding: bool = False
+
+    def target(self, key_id: str) -> Target:
+        """The same for a key each time (`aliases.has_canary`)."""
+        return self.canary if self.canary and aliases.has_canary(self.alias, key_id, self.share) else self.main
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +62,17 @@ class Snapshot:
     engines: Mapping[int, tuple[EngineRow, ...]] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
 
-    def ready_engine(self, route: Route) -> EngineRow | None:
-        """An engine that is ready and holds what `route` needs."""
-        for engine in self.engines.get(route.base_id, ()):
-            if engine.state == "ready" and (route.kind == "base" or route.version in engine.adapters):
-                return engine
-        return None
+    def ready_engines(self, target: Target) -> list[EngineRow]:
+        """Engines that are ready and hold what `target` needs."""
+        return [
+            engine
+            for engine in self.engines.get(target.base_id, ())
+            if engine.state == "ready" and (target.kind == "base" or target.version in engine.adapters)
+        ]
+
+    def changing(self, base_id: int) -> bool:
+        """Whether an engine of this base steps aside for a moment, so that waiting is better than being refused."""
+        return any(engine.state in _ASIDE for engine in self.engines.get(base_id, ()))
 
 
 class Directory:
@@ -61,22 +84,33 @@ class Directory:
         self._pid = pid
         self._beaten = 0.0
         self.snapshot = Snapshot()
-        self.running: Counter[str] = Counter()
+        self._moved = asyncio.Event()
+        self._told_waiting: dict[int, int] = {}
+        # By engine and version; by base.
+        self.running: Counter[tuple[str, str]] = Counter()
+        self.load: Counter[str] = Counter()
+        self.waiting: Counter[int] = Counter()
 
     @contextmanager
-    def lease(self, version: str) -> Iterator[None]:
-        """Count a request on `version` for as long as it runs.
+    def lease(self, engine_id: str, version: str) -> Iterator[None]:
+        """Count a request on an engine for as long as it runs.
 
         Taken in the same step of the event loop as the look at the snapshot, so a beat never reports a newer
         revision without the requests that were routed by the older one.
         """
-        self.running[version] += 1
-        try:
+        with _counted(self.running, (engine_id, version)), _counted(self.load, engine_id):
             yield
-        finally:
-            self.running[version] -= 1
-            if not self.running[version]:
-                del self.running[version]
+
+    @contextmanager
+    def waits(self, base_id: int) -> Iterator[None]:
+        """Count a request that waits for an engine of a base; the supervisor wakes a sleeping one for it."""
+        with _counted(self.waiting, base_id):
+            yield
+
+    async def moved(self, within_s: float) -> None:
+        """Until there is another snapshot, or `within_s` passed."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), within_s)
 
     async def run(self) -> None:
         """Poll until cancelled. A store that is away leaves the last snapshot in use."""
@@ -86,10 +120,13 @@ class Directory:
                 fresh = await asyncio.to_thread(self._read_if_moved, self.snapshot.revision)
                 if fresh is not None:
                     self.snapshot = fresh
-                if fresh is not None or loop.time() - self._beaten > _BEAT_S:
-                    row = GatewayRow(self._worker_id, self._pid, self.snapshot.revision, dict(self.running), clock.now())
-                    await asyncio.to_thread(self._beat, row)
-                    self._beaten = loop.time()
+                    self._moved.set()
+                    self._moved = asyncio.Event()
+                waiting = dict(self.waiting)
+                news = waiting.keys() != self._told_waiting.keys()
+                if fresh is not None or news or loop.time() - self._beaten > _BEAT_S:
+                    await asyncio.to_thread(self._beat, self._row(waiting), news)
+                    self._beaten, self._told_waiting = loop.time(), waiting
             except SumikaError as error:
                 log.error("%s", error.en)
             except Exception:  # a loop that ended here would honour revoked keys for ever
@@ -104,8 +141,15 @@ class Directory:
         with self._store.write(quiet=True) as connection:
             engines.forget_gateways(connection, [self._worker_id])
 
-    def _beat(self, row: GatewayRow) -> None:
-        with self._store.write(quiet=True) as connection:
+    def _row(self, waiting: dict[int, int]) -> GatewayRow:
+        running: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (engine_id, version), count in self.running.items():
+            running[engine_id][version] = count
+        return GatewayRow(self._worker_id, self._pid, self.snapshot.revision, dict(running), clock.now(), waiting)
+
+    def _beat(self, row: GatewayRow, news: bool) -> None:
+        """Quiet, unless somebody begins or ceases to wait: then the supervisor should look at once."""
+        with self._store.write(quiet=not news) as connection:
             engines.beat(connection, row)
 
     def _read_if_moved(self, known: int) -> Snapshot | None:
@@ -113,15 +157,35 @@ class Directory:
             now = revision(connection)
             if now == known:
                 return None
-            routes = {}
-            for alias in aliases.list_all(connection):
-                version = registry.by_id(connection, alias.version_id)
-                routes[alias.name] = Route(
-                    alias.name, str(version.ref), version.kind, version.engine_base_id, clock.parse(alias.moved_at)
-                )
+            pointed = aliases.list_all(connection)
+            ids = {a.version_id for a in pointed} | {a.canary_id for a in pointed if a.canary_id}
+            versions = registry.by_ids(connection, ids)
+            held = {move.alias for move in moves.list_open(connection) if move.step in ("holding", "returning")}
+            routes = {alias.name: _route(alias, versions, alias.name in held) for alias in pointed}
             by_base: defaultdict[int, list[EngineRow]] = defaultdict(list)
             for engine in engines.list_all(connection):
                 by_base[engine.base_id].append(engine)
             moment = datetime.now(UTC)
             valid = {key.hash: key for key in keys.list_all(connection) if key.valid_at(moment)}
             return Snapshot(now, routes, {base: tuple(rows) for base, rows in by_base.items()}, valid)
+
+
+def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:
+    canary = _target(versions[alias.canary_id]) if alias.canary_id is not None else None
+    main, moved_at = _target(versions[alias.version_id]), clock.parse(alias.moved_at)
+    return Route(alias.name, main, moved_at, canary, alias.canary_share or 0, holding)
+
+
+def _target(version: Version) -> Target:
+    return Target(str(version.ref), version.kind, version.engine_base_id)
+
+
+@contextmanager
+def _counted(counter: Counter[Any], key: Any) -> Iterator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]

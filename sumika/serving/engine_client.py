@@ -14,6 +14,7 @@ from sumika.models.errors import SumikaError
 _HOST = "http://engine"  # the name is not looked up: the connector only knows one socket
 _SHORT = aiohttp.ClientTimeout(total=5)
 _LONG = aiohttp.ClientTimeout(total=120)
+_PROGRESS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:iteration_tokens_total_count")
 _WARM_UP = aiohttp.ClientTimeout(total=600)
 
 
@@ -43,6 +44,51 @@ class EngineClient:
                 "engine_failed",
                 f"The engine started but can't generate: {_reason(body)}",
                 f"エンジンは起動しましたが、生成できません: {_reason(body)}",
+                status=503,
+                retry_after=30,
+            )
+
+    async def generates(self, model: str, patience_s: float) -> bool:
+        """Whether one token comes within `patience_s`."""
+        payload = {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0}
+        try:
+            status, _ = await self._call("POST", "/v1/completions", payload, aiohttp.ClientTimeout(total=patience_s))
+        except SumikaError:
+            return False
+        return status == 200
+
+    async def progress(self) -> float:
+        """A number that grows with every step the engine makes: its own counters of tokens and iterations."""
+        _, text = await self._call("GET", "/metrics", None, _SHORT)
+        lines = (line for line in str(text).splitlines() if line.startswith(_PROGRESS))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    async def sleep(self, level: int) -> None:
+        """Give GPU memory back: 1 keeps the weights in main memory, 2 keeps nothing. Needs vLLM's dev mode.
+
+        Raises:
+            SumikaError: `sleep_failed`. That it answered well proves nothing: measure.
+        """
+        await self._nap("POST", f"/sleep?level={level}&mode=wait")
+
+    async def wake(self, level: int) -> None:
+        """Take the memory back, and after level 2 read the weights anew.
+
+        Raises:
+            SumikaError: `sleep_failed`.
+        """
+        await self._nap("POST", "/wake_up")
+        if level == 2:
+            await self._nap("POST", "/collective_rpc", {"method": "reload_weights"})
+            await self._nap("POST", "/reset_prefix_cache")
+
+    async def _nap(self, method: str, path: str, payload: object = None) -> None:
+        status, body = await self._call(method, path, payload, _WARM_UP)
+        if status != 200:
+            raise SumikaError(
+                "sleep_failed",
+                f"The engine failed on {path}: {_reason(body)}",
+                f"エンジンの {path} が失敗しました: {_reason(body)}",
                 status=503,
                 retry_after=30,
             )

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from sumika.models.errors import SumikaError, not_found
+from sumika.models.errors import SumikaError
 from sumika.models.keys import Key
 from sumika.models.settings import GatewaySettings
 from sumika.serving import requests
 from sumika.serving.auth import authenticate
-from sumika.serving.directory import Directory, Route, Snapshot
+from sumika.serving.directory import Directory
 from sumika.serving.metrics import UNKNOWN, Metrics
+from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Answer, ClientGone, Upstream, read_body, unless_gone
 from sumika.serving.replies import error_response
 
 log = logging.getLogger(__name__)
+
+Request = requests.ChatRequest | requests.CompletionRequest
 
 # What the log says of a request whose client left (nginx's number for it).
 CLIENT_CLOSED = 499
@@ -32,6 +35,7 @@ class Gateway:
 
     settings: GatewaySettings
     directory: Directory
+    placing: Placing
     upstream: Upstream
     metrics: Metrics
 
@@ -39,7 +43,7 @@ class Gateway:
 class Inference:
     """`POST` of one kind of request to one path of the engine."""
 
-    def __init__(self, gateway: Gateway, path: str, kind: type[requests.ChatRequest] | type[requests.CompletionRequest]) -> None:
+    def __init__(self, gateway: Gateway, path: str, kind: type[Request]) -> None:
         self._gateway = gateway
         self._path = path
         self._kind = kind
@@ -64,45 +68,27 @@ class Inference:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, record: _Record) -> None:
         gateway = self._gateway
         key = authenticate(scope, gateway.directory.snapshot.keys)
+        record.key = key.id
         body = await read_body(scope, receive, gateway.settings.max_body_bytes, gateway.settings.body_timeout_s)
         request = requests.parse(self._kind, body)
-        # From here to the lease nothing waits, so the route and the count of its requests are one step.
-        snapshot = gateway.directory.snapshot
-        route = resolve(snapshot, key, request.model)
-        record.alias, record.version, record.key = route.alias, route.version, key.id
-        engine = snapshot.ready_engine(route)
-        if engine is None:
-            raise not_ready(route)
-        with gateway.directory.lease(route.version):
-            answer = _Timed(scope, send, [(VERSION_HEADER.encode(), route.version.encode())], record)
-            work = gateway.upstream.forward(engine.socket, self._path, request.upstream(route.version), answer)
-            await unless_gone(receive, work)
+        resolve(gateway.directory.snapshot, key, request.model)
+        record.alias = request.model
+        await unless_gone(receive, self._forward(key, request, _Timed(scope, send, record), record))
 
-
-def resolve(snapshot: Snapshot, key: Key, alias: str) -> Route:
-    """Raises SumikaError `model_not_found` (404), the same for an alias that is not there and one the key may not use."""
-    route = snapshot.routes.get(alias)
-    if route is None or not key.may_use(alias):
-        error = not_found(
-            "model",
-            "モデル",
-            alias,
-            "GET /v1/models lists those this key may use.",
-            "このキーで使えるモデルは GET /v1/models で確認できます。",
-        )
-        error.code, error.param = "model_not_found", "model"
-        raise error
-    return route
-
-
-def not_ready(route: Route) -> SumikaError:
-    return SumikaError(
-        "model_not_ready",
-        f"'{route.alias}' is being started; try again in a moment.",
-        f"「{route.alias}」は起動中です。少し待ってからやり直してください。",
-        status=503,
-        retry_after=10,
-    )
+    async def _forward(self, key: Key, request: Request, answer: _Timed, record: _Record) -> None:
+        """To an engine; to another one where the first was lost before it said anything."""
+        gateway, tried = self._gateway, set[str]()
+        while True:
+            target, engine = await gateway.placing.place(key, request.model, tried)
+            with gateway.directory.lease(engine.id, target.version):
+                record.version = target.version
+                try:
+                    return await gateway.upstream.forward(engine.socket, self._path, request.upstream(target.version), answer)
+                except SumikaError as error:
+                    others = {other.id for other in gateway.directory.snapshot.ready_engines(target)} - tried - {engine.id}
+                    if error.code != "engine_unreachable" or not others:
+                        raise
+                    tried.add(engine.id)
 
 
 @dataclass(slots=True)
@@ -132,9 +118,15 @@ class _Record:
 
 
 class _Timed(Answer):
-    def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], record: _Record) -> None:
-        super().__init__(scope, send, headers)
+    """Tells the version that answers, and notes when it began."""
+
+    def __init__(self, scope: Scope, send: Send, record: _Record) -> None:
+        super().__init__(scope, send)
         self._record = record
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(VERSION_HEADER.encode(), self._record.version.encode())]
 
     async def break_off(self, error: SumikaError) -> None:
         self._record.status, self._record.code = error.status, error.code

@@ -1,4 +1,4 @@
-"""Keeps one engine as wanted: starts it, adopts it, restarts it when it dies, loads what it should hold, unloads the rest."""
+"""Keeps one engine as wanted: starts it, adopts it, restarts it when it dies or hangs, puts it to sleep and wakes it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Connection
 
-from sumika.models import canary, engines, leases
+from sumika.models import engines, leases
 from sumika.models.canary import Verdict
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
@@ -22,17 +23,23 @@ from sumika.models.leases import Lease
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
-from sumika.serving import process, vllm
+from sumika.serving import liveness, process, vllm
+from sumika.serving.adapters import Adapters
 from sumika.serving.engine_client import EngineClient
 from sumika.serving.process import ProcessId
+from sumika.serving.room import Room
+from sumika.serving.sleep import Sleeper
 
 log = logging.getLogger(__name__)
+
+# What the supervisor wants of an engine. `drain`: take nothing new, because it will be ended.
+Aim = Literal["serve", "drain", "sleep"]
 
 _TICK_S = 0.2
 _HEALTH_EVERY_S = 2.0
 _HEALTH_STRIKES = 3
 _BACKOFF_S = (1.0, 60.0)
-_REFUSED_RETRY_S = 10.0
+_ROOM_EVERY_S = 1.0
 _NOT_THE_ENGINES_FAULT = ("fenced", "store_unavailable")
 # An engine that stayed up this long was not crashing in a loop.
 _STEADY_S = 120.0
@@ -47,6 +54,7 @@ class EngineContext:
     settings: EngineSettings
     device: vllm.Device
     lease: Lease
+    room: Room
 
     @contextmanager
     def write(self, *, quiet: bool = False) -> Iterator[Connection]:
@@ -61,25 +69,35 @@ class EngineContext:
 
 
 class Keeper:
-    """One engine for one base. `run` goes on until cancelled; `adapters` and `unused` are set by the supervisor."""
+    """One engine for one base. `run` goes on until cancelled; `aim`, `may_rest` and `adapters.wanted` are the
+    supervisor's to set."""
 
     def __init__(self, context: EngineContext, base: Version, row: EngineRow) -> None:
         self._context = context
         self.base = base
         self.id = row.id
-        self._socket = row.socket
+        self._row = row
         self._process = ProcessId(row.pid, row.pid_started) if row.pid and row.pid_started else None
+        if self._process is not None:
+            context.room.adopt(row.id, row.gpu, row.memory)
         self._restarts = row.restarts
         self._client: EngineClient | None = None
-        self.wanted: Mapping[str, Version] = {}
-        self.may_unload: Callable[[str], bool] = lambda _: False
-        self.loaded: set[str] = set()
-        self.refused: dict[str, SumikaError] = {}
-        self._retry_at: dict[str, float] = {}
-        self.ready = False
-        self.failure: SumikaError | None = None
-        self._proven: dict[str, Verdict] = {}
+        self._sleeper = Sleeper(context.room, row.id)
         self._wake = asyncio.Event()
+        self.adapters = Adapters(context.home.artifacts)
+        self.aim: Aim = "sleep" if row.state == "asleep" else "serve"
+        self.may_rest: Callable[[], bool] = lambda: False
+        self.state: engines.State = row.state
+        self.failure: SumikaError | None = None
+        self._told: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
+
+    @property
+    def folder(self) -> Path:
+        return self._context.home.artifacts / self.base.folder
 
     @property
     def log_file(self) -> Path:
@@ -89,64 +107,70 @@ class Keeper:
         """Level-triggered: each round looks at what is and does the next thing towards what is wanted."""
         while True:
             try:
-                live, client = self._running_or_started(), self._connect()
-                await self._become_ready(live, client)
-                started = time.monotonic()
-                await self._serve(live, client)
-                if time.monotonic() - started > _STEADY_S:
-                    self._restarts = 0
+                await self._live()
             except SumikaError as error:
                 if error.code in _NOT_THE_ENGINES_FAULT:
                     raise
-                self.failure = error
-                log.error("engine %s (%s) is not serving: %s", self.id, self.base.ref, error.en)
+                self._note(error)
             finally:
-                self.ready, self.loaded, self._proven = False, set(), {}
+                self.state = "failed"
+                self.adapters.forget()
                 await self._drop_client()
             await self._end_process()
-            self._restarts += 1
-            pause = self._pause()
-            self._write(state="failed", restarts=self._restarts, adapters=[], pid=None, error=self._why(pause))
-            await asyncio.sleep(pause)
+            await asyncio.sleep(self._pause())
 
     async def stop(self) -> None:
         """End the engine for good and forget its row."""
-        self.ready = False
-        self._write(state="stopping")
+        self._become("stopping")
         await self._drop_client()
         await self._end_process()
         with self._context.write() as connection:
             engines.forget(connection, self.id)
-        Path(self._socket).unlink(missing_ok=True)
+        Path(self._row.socket).unlink(missing_ok=True)
 
-    async def prove(self, version: Version) -> Verdict | None:
-        """The canary: what the engine says of this adapter against its reference; None where it has none.
-
-        Proven once for each load: an adapter that stayed loaded since is not asked again.
+    async def proof(self, version: Version) -> Verdict | None:
+        """The canary's verdict on an adapter that is held (see `Adapters.proof`).
 
         Raises:
-            SumikaError: `canary_base`, `canary_differs`, `canary_failed`, `engine_unreachable`.
+            SumikaError: as `Adapters.proof`.
         """
-        name = str(version.ref)
-        prompts = canary.load(self._context.home.artifacts / version.folder)
-        if prompts is None or self._client is None:
-            return None
-        if name not in self._proven:
-            verdict = canary.judge(version.ref, prompts, await self._client.log_probabilities(name, prompts))
-            self._proven[name] = verdict
-        return self._proven[name]
+        return await self.adapters.proof(self._client, version) if self._client is not None else None
 
-    def _running_or_started(self) -> ProcessId:
-        if self._process is not None and self._process.alive():
-            log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, self._process.pid)
-            return self._process
-        return self._start()
+    def wake(self) -> None:
+        """Look at what is wanted now rather than at the next tick."""
+        self._wake.set()
 
-    def _connect(self) -> EngineClient:
-        self._client = EngineClient(self._socket)
-        return self._client
+    async def _live(self) -> None:
+        adopted = self._process is not None and self._process.alive()
+        live = self._process if adopted and self._process is not None else self._start()
+        if adopted:
+            log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
+        self._client = client = EngineClient(self._row.socket)
+        await self._become_ready(live, client, adopted)
+        began = time.monotonic()
+        await self._serve(live, client)
+        if time.monotonic() - began > _STEADY_S:
+            self._restarts = 0
 
-    async def _become_ready(self, live: ProcessId, client: EngineClient) -> None:
+    def _start(self) -> ProcessId:
+        context = self._context
+        Path(self._row.socket).unlink(missing_ok=True)
+        try:
+            place = context.room.claim(self.id, self.base, self.folder)
+            argv = vllm.arguments(context.settings, context.device, self.base, self.folder, self._row.socket, place.share)
+            env = vllm.environment(context.settings, context.device, context.home, place.pool.uuid)
+            self._process = process.start(argv, env, self.log_file)
+        except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
+            raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
+        self.state = "starting"
+        self._write(
+            state="starting", adapters=[], pid=self._process.pid, pid_started=self._process.started, error=None,
+            gpu=place.pool.gpu, memory=place.planned,
+        )  # fmt: skip
+        log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, self._process.pid, self.log_file)
+        return self._process
+
+    async def _become_ready(self, live: ProcessId, client: EngineClient, adopted: bool) -> None:
         deadline = time.monotonic() + self._context.settings.start_timeout_s
         while not await client.healthy():
             if not live.alive():
@@ -154,97 +178,89 @@ class Keeper:
             if time.monotonic() > deadline:
                 raise self._died("it was not ready in time", "時間内に起動しませんでした")
             await asyncio.sleep(_TICK_S)
+        if adopted and self._row.state in ("asleep", "waking"):
+            self.state = "asleep"  # the row of one that was waking is not believed: waking twice is no harm
+            return
         await client.warm_up(str(self.base.ref))
-        self.loaded = await client.adapters()
-        await self._load_wanted(client)
-        self.ready, self.failure = True, None
-        self._write(state="ready", adapters=sorted(self.loaded), error=None)
-        log.info("engine %s (%s): ready with %d adapters", self.id, self.base.ref, len(self.loaded))
-
-    def _start(self) -> ProcessId:
-        context = self._context
-        Path(self._socket).unlink(missing_ok=True)
-        folder = context.home.artifacts / self.base.folder
-        try:
-            argv = vllm.arguments(context.settings, context.device, self.base, folder, self._socket)
-            self._process = process.start(argv, vllm.environment(context.settings, context.device, context.home), self.log_file)
-        except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
-            raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
-        self._write(state="starting", adapters=[], pid=self._process.pid, pid_started=self._process.started, error=None)
-        log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, self._process.pid, self.log_file)
-        return self._process
+        if adopted:
+            await self.adapters.adopt(client, set(self._row.adapters))
+        while self.adapters.missing:
+            await self.adapters.load_next(client)
+        gpu, memory = self._context.room.settle(self.id, live)
+        self.failure = None
+        self._become("ready", error=None, gpu=gpu, memory=memory)
+        log.info("engine %s (%s): ready with %d adapters", self.id, self.base.ref, len(self.adapters.held))
 
     async def _serve(self, live: ProcessId, client: EngineClient) -> None:
-        """Until the engine dies or stops answering."""
+        """Until the engine dies, stops answering or stops generating."""
+        settings = self._context.settings
         strikes, next_health = 0, time.monotonic()
-        while live.alive():
-            await self._load_wanted(client)
-            await self._unload_unwanted(client)
-            if time.monotonic() >= next_health:
-                strikes = 0 if await self._answers(client) else strikes + 1
-                if strikes >= _HEALTH_STRIKES:
-                    raise self._died("it stopped answering", "応答しなくなりました")
-                next_health = time.monotonic() + _HEALTH_EVERY_S
-            await self._woken()
+        watch = liveness.until_dead(client, str(self.base.ref), settings, lambda: self.state == "asleep")
+        pulse = asyncio.create_task(watch)
+        try:
+            while live.alive():
+                await self._pursue(client)
+                if pulse.done():
+                    raise self._died("it stopped generating", "生成が止まりました")
+                if time.monotonic() >= next_health:
+                    strikes = 0 if await self._answers(client) else strikes + 1
+                    if strikes >= _HEALTH_STRIKES:
+                        raise self._died("it stopped answering", "応答しなくなりました")
+                    next_health = time.monotonic() + _HEALTH_EVERY_S
+                await self._woken()
+        finally:
+            pulse.cancel()
         raise self._died("it ended", "終了しました")
+
+    async def _pursue(self, client: EngineClient) -> None:
+        """The next thing towards what is wanted."""
+        if self.aim == "serve":
+            if self.state == "asleep":
+                await self._wake_up(client)
+            elif self.state == "draining":
+                self._become("ready")
+            await self._tend(client)
+        elif self.state == "ready":
+            self._become("draining")
+        elif self.state == "draining" and self.aim == "sleep" and self.may_rest():
+            await self._sleeper.sleep(client, self.folder)
+            self._become("asleep", memory=self._context.room.promised(self.id))
+
+    async def _wake_up(self, client: EngineClient) -> None:
+        place = self._context.room.claim(self.id, self.base, self.folder)
+        self._become("waking", memory=place.planned)
+        await self._sleeper.wake(client)
+        await self.adapters.forget_after_sleep(client, self._sleeper.keeps_weights)
+        while self.adapters.missing:
+            await self.adapters.load_next(client)
+        if self._process is not None:
+            self._context.room.settle(self.id, self._process)
+        self._become("ready")
+
+    async def _tend(self, client: EngineClient) -> None:
+        while await self.adapters.load_next(client):
+            self._write(adapters=sorted(self.adapters.held))
+        while name := self.adapters.unneeded():
+            self.adapters.drop(name)
+            self._write(adapters=sorted(self.adapters.held))
+            await self.adapters.unload(client, name)
 
     async def _answers(self, client: EngineClient) -> bool:
         try:
             if healthy := await client.healthy():
-                await self._believe(client)
+                if self.state != "asleep" and await self.adapters.believe(client):
+                    self._write(adapters=sorted(self.adapters.held))
         except SumikaError as error:
             if error.code != "engine_unreachable":
                 raise
             return False  # slow for once is no reason to end what it generates
         return healthy
 
-    async def _believe(self, client: EngineClient) -> None:
-        """What the engine says it holds goes before what we remember of it."""
-        held = await client.adapters()
-        if held != self.loaded:
-            log.warning("engine %s holds %s, not %s", self.id, sorted(held), sorted(self.loaded))
-            self._proven = {name: verdict for name, verdict in self._proven.items() if name in held}
-            self.loaded = held
-            self._write(adapters=sorted(held))
-
-    async def _load_wanted(self, client: EngineClient) -> None:
-        for name, version in self.wanted.items():
-            if name in self.loaded or time.monotonic() < self._retry_at.get(name, 0):
-                continue
-            try:
-                await client.load_adapter(name, self._context.home.artifacts / version.folder)
-            except SumikaError as error:
-                if error.code != "adapter_refused":
-                    raise
-                self.refused[name] = error
-                self._retry_at[name] = time.monotonic() + _REFUSED_RETRY_S
-                log.error("engine %s: %s", self.id, error.en)
-                continue
-            self.loaded.add(name)
-            self.refused.pop(name, None)
-            self._write(adapters=sorted(self.loaded))
-            log.info("engine %s: loaded %s", self.id, name)
-        for name in self._retry_at.keys() - self.wanted.keys():
-            del self._retry_at[name]
-            self.refused.pop(name, None)
-
-    async def _unload_unwanted(self, client: EngineClient) -> None:
-        for name in sorted(self.loaded - self.wanted.keys()):
-            if self.may_unload(name):
-                self.loaded.discard(name)
-                self._proven.pop(name, None)
-                self._write(adapters=sorted(self.loaded))
-                await client.unload_adapter(name)
-                log.info("engine %s: unloaded %s", self.id, name)
-
     async def _end_process(self) -> None:
         if self._process is not None:
             await process.stop(self._process, self._context.settings.stop_timeout_s + 5)
             self._process = None
-
-    def wake(self) -> None:
-        """Look at what is wanted now rather than at the next tick."""
-        self._wake.set()
+        self._context.room.release(self.id)
 
     async def _woken(self) -> None:
         with suppress(TimeoutError):
@@ -257,18 +273,35 @@ class Keeper:
                 await self._client.close()
             self._client = None
 
+    def _become(self, state: engines.State, **values: object) -> None:
+        """Told to the gateways first: what they send must never meet an engine that will not answer."""
+        self._write(state=state, adapters=sorted(self.adapters.held), **values)
+        self.state = state
+
     def _write(self, **values: object) -> None:
         with self._context.write() as connection:
             engines.change(connection, self.id, **values)
 
-    def _pause(self) -> float:
-        low, high = _BACKOFF_S
-        doubled: float = low * 2 ** min(self._restarts - 1, 10)
-        return min(high, doubled) * random.uniform(0.8, 1.2)
+    def _note(self, error: SumikaError) -> None:
+        if self.failure is None or self.failure.en != error.en:
+            log.error("engine %s (%s) is not serving: %s", self.id, self.base.ref, error.en)
+        self.failure = error
 
-    def _why(self, pause: float) -> str:
-        reason = self.failure.en if self.failure else "the engine ended"
-        return f"{reason}\nTried again in {pause:.0f} s (restart {self._restarts})."
+    def _pause(self) -> float:
+        """Told in the store; waiting for room is no crash and is not counted as one."""
+        if self.failure is not None and self.failure.code == "no_room":
+            if self._told != self.failure.en:
+                self._write(state="failed", adapters=[], pid=None, error=self.failure.en)
+                self._told = self.failure.en
+            return _ROOM_EVERY_S
+        self._restarts += 1
+        low, high = _BACKOFF_S
+        pause = min(high, low * 2.0 ** min(self._restarts - 1, 10)) * random.uniform(0.8, 1.2)
+        self._told = (
+            f"{self.failure.en if self.failure else 'the engine ended'}\nTried again in {pause:.0f} s (restart {self._restarts})."
+        )
+        self._write(state="failed", restarts=self._restarts, adapters=[], pid=None, error=self._told)
+        return pause
 
     def _died(self, en: str, ja: str) -> SumikaError:
         last = process.tail(self.log_file)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sumika.models import clock
-from sumika.models.aliases import Alias, Move
+from sumika.models.aliases import Alias
 from sumika.models.engines import GatewayRow
+from sumika.models.moves import Move
 from sumika.models.registry import Version
 
 # A gateway worker that has not been heard of for this long is gone, and its requests with it.
@@ -18,37 +19,66 @@ GATEWAY_GONE = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One base that must be served, and the adapters its engine must hold."""
+    """One base that must be served, by so many engines, and the adapters that each must hold."""
 
     base: Version
     adapters: Mapping[str, Version] = field(default_factory=dict)
+    replicas: int = 1
 
 
 def wishes(
-    aliases: Iterable[Alias], moves: Iterable[Move], versions: Mapping[int, Version], before: Iterable[int] = ()
+    aliases: Sequence[Alias],
+    moves: Iterable[Move],
+    versions: Mapping[int, Version],
+    before: Iterable[int] = (),
+    scales: Mapping[str, int] | None = None,
 ) -> dict[int, Wish]:
-    """By base id: what the aliases point to, and what open moves want them to point to.
+    """By base id: what the aliases and their canaries lead to, and what open moves want them to lead to.
 
-    `before` are the versions that a rollback would lead back to: an adapter among them stays loaded where its base is
-    served anyway, so that a rollback waits for nothing; it never keeps a base running.
+    A move that is `holding` has let go of what its alias leads to; one that is `returning` has let go of its target; one
+    that is `rolling` leaves the old base an engine less. `before` are the versions that a rollback would lead back to: an
+    adapter among them stays loaded where its base is served anyway, so that a rollback waits for nothing; it never keeps
+    a base running. `scales`: engines by base name.
     """
+    under_way = {move.alias: move for move in moves}
+    ids = _led_to(aliases, under_way) + [move.to_id for move in under_way.values() if move.step != "returning"]
     wanted: dict[int, dict[str, Version]] = defaultdict(dict)
-    for version_id in [alias.version_id for alias in aliases] + [move.to_id for move in moves]:
-        version = versions[version_id]
-        adapters = wanted[version.engine_base_id]
-        if version.kind == "adapter":
-            adapters[str(version.ref)] = version
+    for version in (versions[version_id] for version_id in ids):
+        wanted[version.engine_base_id] |= {str(version.ref): version} if version.kind == "adapter" else {}
     for version in (versions[version_id] for version_id in before):
         if version.kind == "adapter" and version.engine_base_id in wanted:
             wanted[version.engine_base_id][str(version.ref)] = version
-    return {base_id: Wish(versions[base_id], adapters) for base_id, adapters in wanted.items()}
+    rolling = (alias for alias in aliases if alias.name in under_way and under_way[alias.name].step == "rolling")
+    fewer = {versions[alias.version_id].engine_base_id for alias in rolling}
+    counts = {base_id: (scales or {}).get(versions[base_id].ref.name, 1) - (base_id in fewer) for base_id in wanted}
+    return {base_id: Wish(versions[base_id], wanted[base_id], max(1, counts[base_id])) for base_id in wanted}
+
+
+def _led_to(aliases: Sequence[Alias], under_way: Mapping[str, Move]) -> list[int]:
+    """Versions that aliases lead to, and their canaries, less those that a move has let go of."""
+    held_on = (a.version_id for a in aliases if a.name not in under_way or under_way[a.name].step != "holding")
+    return [*held_on, *(a.canary_id for a in aliases if a.canary_id is not None)]
 
 
 def live(gateways: Iterable[GatewayRow], now: datetime) -> list[GatewayRow]:
     return [gateway for gateway in gateways if now - clock.parse(gateway.beat_at) < GATEWAY_GONE]
 
 
-def unused(version: str, since_revision: int, gateways: Iterable[GatewayRow]) -> bool:
-    """Whether no live gateway can still send `version` to an engine: each has seen that it is not wanted
-    (`since_revision`), and has none of its requests running."""
-    return all(g.seen_revision >= since_revision and not g.running.get(version) for g in gateways)
+def unused(engine: str, since_revision: int, gateways: Iterable[GatewayRow], version: str | None = None) -> bool:
+    """Whether no live gateway can still send a request for `version` (None: any) to `engine`: each has seen that it is not
+    wanted there (`since_revision`), and has none of its requests running."""
+
+    def runs(gateway: GatewayRow) -> int:
+        here = gateway.running.get(engine, {})
+        return sum(here.values()) if version is None else here.get(version, 0)
+
+    return all(gateway.seen_revision >= since_revision and not runs(gateway) for gateway in gateways)
+
+
+def waiting(gateways: Iterable[GatewayRow]) -> dict[int, int]:
+    """Requests that wait for an engine, by base id."""
+    total: dict[int, int] = defaultdict(int)
+    for gateway in gateways:
+        for base_id, count in gateway.waiting.items():
+            total[base_id] += count
+    return total

@@ -93,20 +93,24 @@ class Upstream:
 class Answer:
     """What goes back to the client: status and headers once, then bytes; for a broken stream one error event."""
 
-    def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
         self._scope = scope
         self._send = send
-        self._headers = headers
         self._is_stream = False
         self._tail = b""
         self.started = False
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What is ours to tell beside what the engine's answer says of itself."""
+        return []
 
     async def start(self, response: aiohttp.ClientResponse) -> None:
         self._is_stream = response.content_type == "text/event-stream"
         kept = [(name.encode(), response.headers[name].encode("latin-1")) for name in _KEPT_HEADERS if name in response.headers]
         if "content-length" in response.headers and not self._is_stream:
             kept.append((b"content-length", response.headers["content-length"].encode()))
-        await self._send({"type": "http.response.start", "status": 200, "headers": kept + self._headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": kept + self.headers})
         self.started = True
 
     async def send(self, chunk: bytes) -> None:

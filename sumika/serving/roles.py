@@ -19,6 +19,8 @@ from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
 from sumika.serving.keeper import EngineContext
+from sumika.serving.memory import GpuMemory, MainMemory
+from sumika.serving.room import Room
 from sumika.serving.stack import check_port, ending_with, stop_on_signals
 from sumika.serving.supervisor import Supervisor
 
@@ -43,10 +45,11 @@ async def supervise(settings: Settings, store: Store, parent: int | None) -> Non
         if lease is None:
             return
         device = vllm.device(settings.engine)
+        room = Room(settings.engine, GpuMemory() if device == "cuda" else MainMemory())
         log.info("supervisor: engines on %s, home %s, token %d", device, settings.layout.root, lease.token)
         renewing = asyncio.create_task(_renew(store, lease))
         try:
-            await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease)).run(stop)
+            await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room)).run(stop)
         finally:
             renewing.cancel()
         with store.write(quiet=True) as connection:

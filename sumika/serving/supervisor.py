@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from sumika.models import aliases, artifacts, engines, registry
-from sumika.models.aliases import Move
-from sumika.models.engines import EngineRow, GatewayRow
+from sumika.models import aliases, artifacts, engines, moves, registry, scales
+from sumika.models.aliases import Alias
+from sumika.models.engines import GatewayRow
 from sumika.models.errors import SumikaError
+from sumika.models.moves import Move
 from sumika.models.registry import Version
 from sumika.models.store import revision
 from sumika.serving import plan
-from sumika.serving.keeper import EngineContext, Keeper
+from sumika.serving.crew import Crew
+from sumika.serving.keeper import EngineContext
+from sumika.serving.moving import Moving
+from sumika.serving.plan import Wish
+from sumika.serving.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,18 @@ class _Seen:
     """One consistent look at the store."""
 
     revision: int
-    wishes: dict[int, plan.Wish]
+    pointed: list[Alias]
     moves: list[Move]
     versions: dict[int, Version]
+    before: list[int]
+    scales: dict[str, int]
     gateways: list[GatewayRow]
+
+    def wishes(self, without: Move | None = None) -> dict[int, Wish]:
+        return plan.wishes(self.pointed, [m for m in self.moves if m is not without], self.versions, self.before, self.scales)
+
+    def leads_to(self, alias: str) -> Version | None:
+        return next((self.versions[a.version_id] for a in self.pointed if a.name == alias), None)
 
 
 class Supervisor:
@@ -48,26 +58,22 @@ class Supervisor:
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
-        self._keepers: dict[int, Keeper] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._moving: dict[int, asyncio.Task[None]] = {}
-        self._retiring: dict[asyncio.Task[None], Keeper] = {}
-        self._broken: BaseException | None = None
+        self._crew = Crew(context)
+        self._moving = Moving(context, self._crew)
+        self._sharing = Sharing(context, self._crew)
         self._seen_revision = -1
         self._looked_at = 0.0
-        # When (at which revision) a version or base was first seen to be wanted no longer.
-        self._unwanted_since: dict[str, int] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the engines until `stop`; then end them."""
         self._take_over()
         try:
             while not stop.is_set():
-                if self._broken is not None:  # a fault of ours: end loudly and be started again; engines are adopted
-                    raise self._broken
+                if self._crew.broken is not None:  # a fault of ours: end loudly and be started again; engines are adopted
+                    raise self._crew.broken
                 try:
                     if self._something_moved():
-                        self._reconcile()
+                        self._reconcile(self._look())
                 except SumikaError as error:
                     if error.code != "store_unavailable":
                         raise
@@ -75,9 +81,11 @@ class Supervisor:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), _TICK_S)
         except BaseException:
-            await self._let_go()
+            await self._moving.stop()
+            await self._crew.let_run()
             raise
-        await self._end_all()
+        await self._moving.stop()
+        await self._crew.end()
 
     def _take_over(self) -> None:
         """Adopt the engines of a supervisor before us, and clear away what a cut-off import left."""
@@ -91,11 +99,7 @@ class Supervisor:
         for name in artifacts.sweep(self._context.home.artifacts, self._named_folders):
             log.warning("removed what an interrupted import left: %s", name)
         for row in rows:
-            keeper = Keeper(self._context, bases[row.base_id], row)
-            if row.state == "stopping":
-                self._end(keeper)
-            else:
-                self._keep(keeper)
+            self._crew.adopt(row, bases[row.base_id])
 
     def _something_moved(self) -> bool:
         """One cheap question a tick; the whole look only where it has an answer, or a while has passed."""
@@ -110,139 +114,67 @@ class Supervisor:
         with self._context.store.read() as connection:
             return registry.folders(connection)
 
-    def _reconcile(self) -> None:
-        seen = self._look()
-        self._note_unwanted(seen)
-        for base_id, wish in seen.wishes.items():
-            keeper = self._keepers.get(base_id)
-            if keeper is None:
-                keeper = self._new_engine(wish.base)
-            if keeper.wanted != wish.adapters:
-                keeper.wanted = wish.adapters
-                keeper.wake()
-            keeper.may_unload = lambda name, seen=seen: self._unused(name, seen)  # type: ignore[misc]
-        for base_id in self._keepers.keys() - seen.wishes.keys():
-            keeper = self._keepers[base_id]
-            keeper.wanted = {}
-            if all(self._unused(name, seen) for name in (str(keeper.base.ref), *keeper.loaded)):
-                self._retire(base_id)
-        self._moving = {move_id: task for move_id, task in self._moving.items() if not task.done()}
-        for move in seen.moves:
-            self._advance(move, seen)
-
     def _look(self) -> _Seen:
         with self._context.store.read() as connection:
-            moves = aliases.open_moves(connection)
+            open_moves = moves.list_open(connection)
             pointed = aliases.list_all(connection)
             before = {version_id for alias in pointed if (version_id := aliases.before(connection, alias)) is not None}
-            ids = {a.version_id for a in pointed} | {m.to_id for m in moves} | before
-            versions = {i: registry.by_id(connection, i) for i in ids}
-            for base_id in {v.engine_base_id for v in versions.values()}:
-                versions.setdefault(base_id, registry.by_id(connection, base_id))
-            gateways = plan.live(engines.list_gateways(connection), datetime.now(UTC))
+            ids = {a.version_id for a in pointed} | {a.canary_id for a in pointed if a.canary_id} | {m.to_id for m in open_moves}
+            versions = registry.by_ids(connection, ids | before)
+            versions |= registry.by_ids(connection, {v.engine_base_id for v in versions.values()} - versions.keys())
             return _Seen(
                 revision(connection),
-                plan.wishes(pointed, moves, versions, [i for i in before if versions[i].removed_at is None]),
-                moves,
+                pointed,
+                open_moves,
                 versions,
-                gateways,
+                [i for i in before if versions[i].removed_at is None],
+                scales.by_base(connection),
+                plan.live(engines.list_gateways(connection), datetime.now(UTC)),
             )
 
-    def _note_unwanted(self, seen: _Seen) -> None:
-        wanted = {str(w.base.ref) for w in seen.wishes.values()} | {n for w in seen.wishes.values() for n in w.adapters}
-        held = {str(k.base.ref) for k in self._keepers.values()} | {n for k in self._keepers.values() for n in k.loaded}
-        self._unwanted_since = {name: self._unwanted_since.get(name, seen.revision) for name in held - wanted}
+    def _reconcile(self, seen: _Seen) -> None:
+        wishes = seen.wishes()
+        self._crew.let_go([keeper.base.id for keeper in self._crew if keeper.base.id not in wishes])
+        for wish in wishes.values():
+            for _ in range(self._crew.fit(wish)):
+                if not self._may_start(wish, seen):
+                    break
+                self._crew.start(wish.base)
+        self._sharing.wake_the_wanted(plan.waiting(seen.gateways), {seen.versions[m.to_id].engine_base_id for m in seen.moves})
+        hurried = (base.id for move in seen.moves if move.step == "holding" and (base := self._left_by(move, seen)) is not None)
+        self._crew.tend(wishes, seen.gateways, seen.revision, hurried)
+        for move in seen.moves:
+            to, left = seen.versions[move.to_id], self._left_by(move, seen)
+            others = to.engine_base_id in seen.wishes(without=move)
+            self._moving.advance(move, to, others, left.id if left else None)
 
-    def _unused(self, name: str, seen: _Seen) -> bool:
-        since = self._unwanted_since.get(name)
-        return since is not None and plan.unused(name, since, seen.gateways)
+    def _left_by(self, move: Move, seen: _Seen) -> Version | None:
+        """The base that nobody wants any more once `move` is done; None where the engines stay as they are."""
+        now = seen.leads_to(move.alias)
+        if now is None or move.kind == "canary" or now.engine_base_id == seen.versions[move.to_id].engine_base_id:
+            return None
+        others = [alias for alias in seen.pointed if alias.name != move.alias]
+        wanted = plan.wishes(others, seen.moves, seen.versions)
+        return None if now.engine_base_id in wanted else seen.versions[now.engine_base_id]
 
-    def _new_engine(self, base: Version) -> Keeper:
-        engine_id = secrets.token_hex(4)
-        socket = str(self._context.home.sockets / f"engine-{engine_id}.sock")
-        with self._context.write() as connection:
-            engines.add(connection, engine_id, base.id, socket)
-        row = EngineRow(engine_id, base.id, socket, "starting", None, None, (), 0, None, "")
-        return self._keep(Keeper(self._context, base, row))
+    def _may_start(self, wish: Wish, seen: _Seen) -> bool:
+        """Whether to start another engine for `wish` now. Where there is no room, who can make some is told to.
 
-    def _keep(self, keeper: Keeper) -> Keeper:
-        self._keepers[keeper.base.id] = keeper
-        self._tasks[keeper.base.id] = self._watched(keeper.run())
-        return keeper
-
-    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._note_fault)
-        return task
-
-    def _note_fault(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._broken = task.exception()
-
-    def _retire(self, base_id: int) -> None:
-        self._end(self._keepers.pop(base_id), self._tasks.pop(base_id))
-
-    def _end(self, keeper: Keeper, *running: asyncio.Task[None]) -> None:
-        async def end() -> None:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            await keeper.stop()
-            log.info("engine %s (%s): no longer wanted, ended", keeper.id, keeper.base.ref)
-
-        retiring = self._watched(end())
-        self._retiring[retiring] = keeper
-        retiring.add_done_callback(lambda task: self._retiring.pop(task, None))
-
-    def _advance(self, move: Move, seen: _Seen) -> None:
-        """Finish a move as soon as its engine is ready and holds it; refuse it as soon as it can't be."""
-        if move.id in self._moving:
-            return
-        version = seen.versions[move.to_id]
-        keeper = self._keepers[version.engine_base_id]
-        name = str(version.ref)
-        if name in keeper.refused:
-            self._refuse(move, keeper.refused[name])
-        elif keeper.ready and (version.kind == "base" or name in keeper.loaded):
-            self._moving[move.id] = self._watched(self._prove_and_finish(move, version, keeper))
-        elif keeper.failure is not None and not self._served_elsewhere(version.engine_base_id, move, seen):
-            self._refuse(move, keeper.failure)
-
-    def _served_elsewhere(self, base_id: int, move: Move, seen: _Seen) -> bool:
-        """Whether this engine also serves an alias today: then its fault is not the move's, and it will be back."""
-        others = [m for m in seen.moves if m.id != move.id]
-        with self._context.store.read() as connection:
-            pointed = aliases.list_all(connection)
-            versions = seen.versions | {a.version_id: registry.by_id(connection, a.version_id) for a in pointed}
-        return base_id in plan.wishes(pointed, others, versions)
-
-    async def _prove_and_finish(self, move: Move, version: Version, keeper: Keeper) -> None:
-        try:
-            with self._context.write(quiet=True) as connection:
-                aliases.note_step(connection, move, "proving")
-            verdict = await keeper.prove(version) if version.kind == "adapter" else None
-            with self._context.write() as connection:
-                aliases.finish(connection, move, verdict.as_dict() if verdict else None)
-            log.info("alias %s now serves %s (%s by %s)", move.alias, move.to_ref, move.kind, move.actor)
-        except SumikaError as error:
-            if error.code == "fenced":
-                raise
-            if error.code not in ("engine_unreachable", "store_unavailable"):
-                self._refuse(move, error)
-
-    def _refuse(self, move: Move, error: SumikaError) -> None:
-        log.error("alias %s stays: %s", move.alias, error.en)
-        with self._context.write() as connection:
-            aliases.refuse(connection, move, error)
-
-    async def _let_go(self) -> None:
-        """Stop our own work and leave the engines running for the supervisor after us."""
-        tasks = [*self._tasks.values(), *self._moving.values(), *self._retiring]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _end_all(self) -> None:
-        keepers = [*self._keepers.values(), *self._retiring.values()]
-        await self._let_go()
-        await asyncio.gather(*(keeper.stop() for keeper in keepers))
+        Where nobody can, it is started all the same: its own claim on memory tells the numbers, in `status` and to the move.
+        """
+        room, base = self._context.room, wish.base
+        folder = self._context.home.artifacts / base.folder
+        if room.lacking(base, folder) is None:
+            return True
+        if self._crew.leaving:
+            return False
+        for move in seen.moves:
+            left = self._left_by(move, seen) if seen.versions[move.to_id].engine_base_id == base.id else None
+            old = self._crew.of(left.id) if left is not None else []
+            if move.step == "asked" and old:
+                step: moves.Step = "rolling" if len(old) > 1 else "holding"
+                if room.lacking(base, folder, without=[keeper.id for keeper in old[:1]]) is None:
+                    with self._context.write() as connection:
+                        moves.note_step(connection, move, step)
+                    return False
+        return not self._sharing.make_room(base, folder)

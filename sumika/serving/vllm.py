@@ -23,7 +23,6 @@ _PASSED_ON = (
     "LC_ALL",
     "TMPDIR",
     "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
     "CUDA_HOME",
     "NVIDIA_VISIBLE_DEVICES",
     "TZ",
@@ -42,8 +41,9 @@ def device(settings: EngineSettings) -> Device:
     return "cuda" if answer.returncode == 0 and "GPU" in answer.stdout else "cpu"
 
 
-def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path, socket: str) -> list[str]:
-    """The whole argv of one engine that serves `base` from `folder` on the Unix socket `socket`."""
+def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path, socket: str, share: float) -> list[str]:
+    """The whole argv of one engine that serves `base` from `folder` on the Unix socket `socket`, with `share` of its
+    GPU's memory."""
     serve: dict[str, Any] = base.meta.get("serve", {})
     argv = [
         *settings.command,
@@ -62,7 +62,8 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     if on == "cuda":
-        argv += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+        argv += ["--gpu-memory-utilization", f"{share:.4f}"]
+        argv += ["--enable-sleep-mode"] * settings.sleep
     if parser := serve.get("reasoning_parser"):
         argv += ["--reasoning-parser", parser]
     if parser := serve.get("tool_call_parser"):
@@ -70,8 +71,11 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
     return argv
 
 
-def environment(settings: EngineSettings, on: Device, home: Home, ours: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Offline, no telemetry, caches inside our home, adapters loadable at run time (over the private socket only)."""
+def environment(
+    settings: EngineSettings, on: Device, home: Home, gpu: str, ours: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Offline, no telemetry, caches inside our home, adapters loadable at run time (over the private socket only), and
+    only the GPU of this UUID in sight."""
     cache = home.root / "cache"
     env = {name: ours[name] for name in _PASSED_ON if name in ours}
     env |= {
@@ -88,6 +92,12 @@ def environment(settings: EngineSettings, on: Device, home: Home, ours: Mapping[
     }
     if on == "cpu":
         env |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib)}
+    else:
+        env["CUDA_VISIBLE_DEVICES"] = gpu
+        if settings.sleep:
+            # Opens /sleep and /wake_up, and worse ones; they lie behind the socket that only we reach, and the gateway
+            # builds every path it sends there itself.
+            env["VLLM_SERVER_DEV_MODE"] = "1"
     return env
 
 

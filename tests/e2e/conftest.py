@@ -17,10 +17,10 @@ import openai
 import pytest
 
 from sumika.cli import pulling
-from sumika.models import aliases, catalog, engines, registry
-from sumika.models.aliases import Move
+from sumika.models import aliases, catalog, engines, moves, registry
 from sumika.models.bootstrap import open_store
 from sumika.models.engines import EngineRow
+from sumika.models.moves import Move
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
@@ -75,7 +75,7 @@ class Real:
         def ended() -> Move | None:
             assert self.process.poll() is None, self.log.read_text()
             with self.store.read() as connection:
-                now = aliases.get_move(connection, move.id)
+                now = moves.get(connection, move.id)
             return now if now.state != "open" else None
 
         found: Move = until(ended, within=START_S, what=f"move to {version.ref}")

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sumika.finetune.chat import ChatFormat
-from sumika.models import aliases, artifacts, canary, importing, registry
+from sumika.models import artifacts, canary, importing, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.registry import Version
 from tests.e2e.conftest import BASE, QUESTIONS, START_S, Real
@@ -50,7 +50,7 @@ def test_training_and_serving_agree_on_template_stop_token_and_one_bos(real: Rea
 
 def test_canary_of_the_real_adapter_agrees_with_transformers(real: Real) -> None:
     with real.store.read() as connection:
-        move = aliases.history(connection, "canteen")[0]
+        move = moves.history(connection, "canteen")[0]
     assert move.canary is not None
     assert move.canary["from_adapter"] < canary.TOLERANCE / 2 and move.canary["from_base"] > 1 and move.canary["tokens"] >= 20
 

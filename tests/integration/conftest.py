@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
-from sumika.models import aliases, engines, importing, keys, registry
-from sumika.models.aliases import Move
+from sumika.models import aliases, engines, importing, keys, moves, registry
 from sumika.models.bootstrap import open_store
 from sumika.models.engines import EngineRow
+from sumika.models.moves import Move
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
@@ -86,11 +86,15 @@ class Stack:
     def ended(self, move: Move, within: float = 30) -> Move:
         def look() -> Move | None:
             with self.store.read() as connection:
-                now = aliases.get_move(connection, move.id)
+                now = moves.get(connection, move.id)
             return now if now.state != "open" else None
 
         found: Move = until(look, within=within, what=f"move to {move.to_ref}")
         return found
+
+    def canary(self, alias: str, version: Version, share: int) -> Move:
+        with self.store.write() as connection:
+            return aliases.ask_canary(connection, alias, version, share, actor="test", reason="")
 
     def deploy(self, alias: str, version: Version) -> Move:
         """Deployed, and seen by the gateway."""
@@ -170,6 +174,8 @@ def start(work: Path, **env: str) -> Stack:
     variables = {
         "SUMIKA_HOME": str(work / "home"), "SUMIKA_PORT": str(port), "SUMIKA_ENGINE__COMMAND": json.dumps(FAKE_ENGINE),
         "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu",
+        # Fake engines take next to nothing; what they would take must not run into this machine's limits.
+        "SUMIKA_ENGINE__CPU_KV_CACHE_GIB": "1", "SUMIKA_ENGINE__MEMORY_GIB": "1000",
     }  # fmt: skip
     log = work / "stack.log"
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")} | variables | env

@@ -7,7 +7,7 @@ import time
 
 import openai
 
-from sumika.models import aliases, artifacts
+from sumika.models import aliases, artifacts, moves
 from sumika.models.registry import Version
 from tests.integration.conftest import Stack, until
 
@@ -91,7 +91,7 @@ def test_rollback_serves_the_version_before(stack: Stack) -> None:
     assert stack.ended(move).state == "done"
     until(lambda: stack.served("back") == str(first.ref))
     with stack.store.read() as connection:
-        newest = aliases.history(connection, "back")[0]
+        newest = moves.history(connection, "back")[0]
     assert (newest.kind, newest.reason, newest.from_ref, newest.to_ref) == ("rollback", "worse answers", second.ref, first.ref)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sumika.models import aliases, importing, registry
-from sumika.models.aliases import Move
+from sumika.models import aliases, importing, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.moves import Move
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.store import Store
@@ -33,7 +33,7 @@ def deploy(store: Store, version: Version, alias: str = "faq") -> Move:
     with store.write() as connection:
         move = aliases.ask_deploy(connection, alias, version, actor="me", reason="")
         aliases.finish(connection, move, None)
-        return aliases.get_move(connection, move.id)
+        return moves.get(connection, move.id)
 
 
 def roll_back(store: Store, alias: str = "faq") -> VersionRef:
@@ -76,7 +76,7 @@ def test_rollback_to_a_version_removed_meanwhile_is_refused(store: Store, three:
         registry.remove(connection, three[0])
     assert refused(store) in ("not_found", "nothing_before")
     with store.read() as connection:
-        assert aliases.open_moves(connection) == []
+        assert moves.list_open(connection) == []
 
 
 def test_rollback_of_an_unknown_alias_is_refused(store: Store, three: list[Version]) -> None:
@@ -95,9 +95,9 @@ def test_move_that_is_refused_leaves_alias_and_history_true(store: Store, three:
     deploy(store, three[0])
     with store.write() as connection:
         move = aliases.ask_deploy(connection, "faq", three[1], actor="me", reason="")
-        aliases.refuse(connection, move, SumikaError("x", "no", "いいえ"))
+        moves.refuse(connection, move, SumikaError("x", "no", "いいえ"))
     with store.read() as connection:
-        alias, newest = aliases.find(connection, "faq"), aliases.history(connection, "faq")[0]
+        alias, newest = aliases.find(connection, "faq"), moves.history(connection, "faq")[0]
     assert alias is not None and (alias.version_id, alias.generation) == (three[0].id, 1)
     assert (newest.state, newest.error, newest.ended_at is not None) == (
         "refused",
@@ -110,7 +110,7 @@ def test_move_that_is_refused_leaves_alias_and_history_true(store: Store, three:
 def test_move_of_an_alias_made_meanwhile_loses(store: Store, three: list[Version]) -> None:
     with store.write() as connection:
         late = aliases.ask_deploy(connection, "faq", three[0], actor="late", reason="")
-        aliases.refuse(connection, late, SumikaError("x", "x", "x"))
+        moves.refuse(connection, late, SumikaError("x", "x", "x"))
     deploy(store, three[1])
     with store.write() as connection, pytest.raises(SumikaError) as told:
         aliases.finish(connection, late, None)

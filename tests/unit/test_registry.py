@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sumika.models import aliases, importing, registry
+from sumika.models import aliases, importing, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
@@ -82,7 +82,7 @@ def test_move_made_from_an_old_look_loses(store: Store, pair: list[Version]) -> 
     move_to(store, "faq", pair[0])
     with store.write() as connection:
         late = aliases.ask_deploy(connection, "faq", pair[0], actor="late", reason="")
-        aliases.refuse(connection, late, SumikaError("x", "x", "x"))
+        moves.refuse(connection, late, SumikaError("x", "x", "x"))
     move_to(store, "faq", pair[1])
     with store.write() as connection, pytest.raises(SumikaError) as told:
         aliases.finish(connection, late, None)

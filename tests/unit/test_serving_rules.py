@@ -36,12 +36,14 @@ def test_wishes_hold_each_base_once_with_all_its_adapters() -> None:
 
 def test_adapter_is_unused_only_when_every_gateway_has_seen_so_and_runs_none() -> None:
     def gateway(seen: int, **running: int) -> GatewayRow:
-        return GatewayRow("g", 1, seen, running, clock.now())
+        return GatewayRow("g", 1, seen, {"engine": running}, clock.now())
 
-    assert plan.unused("v", 5, [])
-    assert plan.unused("v", 5, [gateway(5), gateway(6, other=1)])
-    assert not plan.unused("v", 5, [gateway(5), gateway(4)])
-    assert not plan.unused("v", 5, [gateway(5, v=1)])
+    assert plan.unused("engine", 5, [], "v")
+    assert plan.unused("engine", 5, [gateway(5), gateway(6, other=1)], "v")
+    assert not plan.unused("engine", 5, [gateway(5), gateway(4)], "v")
+    assert not plan.unused("engine", 5, [gateway(5, v=1)], "v")
+    assert plan.unused("sibling", 5, [gateway(5, v=1)], "v")
+    assert not plan.unused("engine", 5, [gateway(6, other=1)]), "an engine is unused when nothing at all runs on it"
 
 
 def test_gateway_not_heard_of_is_gone() -> None:
