@@ -77,18 +77,20 @@ class Inference:
 
     async def _forward(self, key: Key, request: Request, answer: _Timed, record: _Record) -> None:
         """To an engine; to another one where the first was lost before it said anything."""
-        gateway, tried = self._gateway, set[str]()
+        gateway, lost = self._gateway, dict[str, SumikaError]()
         while True:
-            target, engine = await gateway.placing.place(key, request.model, tried)
+            try:
+                target, engine = await gateway.placing.place(key, request.model, lost)
+            except SumikaError as error:
+                raise next(iter(lost.values()), error) from None
             with gateway.directory.lease(engine.id, target.version):
                 record.version = target.version
                 try:
                     return await gateway.upstream.forward(engine.socket, self._path, request.upstream(target.version), answer)
                 except SumikaError as error:
-                    others = {other.id for other in gateway.directory.snapshot.ready_engines(target)} - tried - {engine.id}
-                    if error.code != "engine_unreachable" or not others:
+                    if error.code != "engine_unreachable":
                         raise
-                    tried.add(engine.id)
+                    lost[engine.id] = error
 
 
 @dataclass(slots=True)

@@ -118,6 +118,8 @@ class Keeper:
                 await self._drop_client()
             await self._end_process()
             await asyncio.sleep(self._pause())
+            while self.aim == "sleep":  # it gave its memory back the hard way, and is started when it is asked for
+                await self._woken()
 
     async def stop(self) -> None:
         """End the engine for good and forget its row."""
@@ -126,7 +128,6 @@ class Keeper:
         await self._end_process()
         with self._context.write() as connection:
             engines.forget(connection, self.id)
-        Path(self._row.socket).unlink(missing_ok=True)
 
     async def proof(self, version: Version) -> Verdict | None:
         """The canary's verdict on an adapter that is held (see `Adapters.proof`).
@@ -260,6 +261,7 @@ class Keeper:
         if self._process is not None:
             await process.stop(self._process, self._context.settings.stop_timeout_s + 5)
             self._process = None
+            Path(self._row.socket).unlink(missing_ok=True)
         self._context.room.release(self.id)
 
     async def _woken(self) -> None:
@@ -289,9 +291,11 @@ class Keeper:
 
     def _pause(self) -> float:
         """Told in the store; waiting for room is no crash and is not counted as one."""
-        if self.failure is not None and self.failure.code == "no_room":
+        if self.failure is not None and self.failure.code in ("no_room", "sleep_failed"):
+            # Where bases share a card, somebody makes room when requests wait for this one.
+            self.state = "asleep" if self._context.settings.sleep else "failed"
             if self._told != self.failure.en:
-                self._write(state="failed", adapters=[], pid=None, error=self.failure.en)
+                self._write(state=self.state, adapters=[], pid=None, error=self.failure.en)
                 self._told = self.failure.en
             return _ROOM_EVERY_S
         self._restarts += 1

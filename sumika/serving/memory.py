@@ -13,6 +13,7 @@ import psutil
 import pynvml
 
 from sumika.serving.process import ProcessId
+from sumika.serving.vllm import Device
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -36,6 +37,10 @@ class Meter(Protocol):
 
     def pools(self) -> list[Pool]: ...
 
+    def host_free(self) -> int:
+        """Bytes of main memory to be had."""
+        ...
+
     def taken(self, pool: Pool, engine: ProcessId) -> int | None:
         """Bytes; None where it can't be told."""
         ...
@@ -52,6 +57,9 @@ class MainMemory:
         # Pages of files are counted as used but given back when asked for.
         files = _cgroup_stat("inactive_file") + _cgroup_stat("active_file")
         return [Pool(None, "", limit, max(0, min(machine.available, limit - used + files)))]
+
+    def host_free(self) -> int:
+        return self.pools()[0].free
 
     def taken(self, pool: Pool, engine: ProcessId) -> int | None:  # noqa: ARG002 - there is one pool
         total = 0
@@ -72,6 +80,9 @@ class GpuMemory:
             found = [_pool(index) for index in range(pynvml.nvmlDeviceGetCount())]
         return found if self._visible is None else [pool for pool in found if self._is_ours(pool)]
 
+    def host_free(self) -> int:
+        return MainMemory().host_free()
+
     def taken(self, pool: Pool, engine: ProcessId) -> int | None:
         """None in a container of its own process numbers, which NVML does not know."""
         ours = {process.pid for process in engine.session_members()}
@@ -83,6 +94,10 @@ class GpuMemory:
     def _is_ours(self, pool: Pool) -> bool:
         named = [name.strip() for name in (self._visible or "").split(",") if name.strip()]
         return str(pool.gpu) in named or any(pool.uuid.startswith(name) for name in named if name.startswith("GPU-"))
+
+
+def meter(device: Device) -> Meter:
+    return GpuMemory() if device == "cuda" else MainMemory()
 
 
 def _pool(index: int) -> Pool:

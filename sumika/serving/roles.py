@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
@@ -19,7 +20,7 @@ from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
 from sumika.serving.keeper import EngineContext
-from sumika.serving.memory import GpuMemory, MainMemory
+from sumika.serving.memory import Meter, meter
 from sumika.serving.room import Room
 from sumika.serving.stack import check_port, ending_with, stop_on_signals
 from sumika.serving.supervisor import Supervisor
@@ -32,7 +33,9 @@ _LEASE_S = 3.0
 _RENEW_S = 0.5
 
 
-async def supervise(settings: Settings, store: Store, parent: int | None) -> None:
+async def supervise(
+    settings: Settings, store: Store, parent: int | None, measure: Callable[[vllm.Device], Meter] = meter
+) -> None:
     """Keep the engines, or stand by while another supervisor does, until a signal comes or the parent is gone.
 
     Raises:
@@ -45,7 +48,7 @@ async def supervise(settings: Settings, store: Store, parent: int | None) -> Non
         if lease is None:
             return
         device = vllm.device(settings.engine)
-        room = Room(settings.engine, GpuMemory() if device == "cuda" else MainMemory())
+        room = Room(settings.engine, measure(device))
         log.info("supervisor: engines on %s, home %s, token %d", device, settings.layout.root, lease.token)
         renewing = asyncio.create_task(_renew(store, lease))
         try:

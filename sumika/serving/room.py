@@ -96,6 +96,10 @@ class Room:
         pool = self._pool(self._claims[engine_id].gpu)
         return pool.free if pool else 0
 
+    def host_free(self) -> int:
+        """Bytes of main memory to be had."""
+        return self._meter.host_free()
+
     def promised(self, engine_id: str) -> int:
         return self._claims[engine_id].size
 

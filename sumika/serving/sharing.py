@@ -14,7 +14,7 @@ from sumika.serving.keeper import EngineContext, Keeper
 log = logging.getLogger(__name__)
 
 # Whoever was woken gets this long before it may be sent to sleep again: two busy bases would else only take turns waking.
-_AWAKE_AT_LEAST_S = 5.0
+_AWAKE_AT_LEAST_S = 3.0
 
 
 class Sharing:
@@ -31,10 +31,8 @@ class Sharing:
         most requests wait for first."""
         now = time.monotonic()
         self._awake_since = {k.id: self._awake_since.get(k.id, now) for k in self._crew if k.ready}
-        asleep = [k for k in self._crew if k.state == "asleep" and k.aim == "sleep"]
-        asked_for = [k for k in asleep if k.base.id in moving_to or waiting.get(k.base.id)]
-        shut_out = [k for k in self._crew if k.failure is not None and k.failure.code == "no_room"]
-        for keeper in sorted([*asked_for, *shut_out], key=lambda k: waiting.get(k.base.id, 0), reverse=True):
+        asleep = [k for k in self._crew if k.state == "asleep" and (k.base.id in moving_to or waiting.get(k.base.id))]
+        for keeper in sorted(asleep, key=lambda k: waiting.get(k.base.id, 0), reverse=True):
             if self._context.room.lacking(keeper.base, keeper.folder) is None:
                 keeper.aim = "serve"
                 keeper.wake()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import psutil
-
 from sumika.models.errors import SumikaError
 from sumika.serving.engine_client import EngineClient
 from sumika.serving.room import GIB, Room
@@ -43,7 +41,7 @@ class Sleeper:
             SumikaError: `sleep_failed`, also when its memory did not become free; the engine must be ended then.
         """
         weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        self._level = 1 if psutil.virtual_memory().available > weights + _MARGIN else 2
+        self._level = 1 if self._room.host_free() > weights + _MARGIN else 2
         before, promised = self._room.measured_free(self._id), self._room.promised(self._id)
         await client.sleep(self._level)
         freed = self._room.measured_free(self._id) - before

@@ -166,8 +166,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(work: Path, **env: str) -> Stack:
-    """`sumika up` in a home under `work`; the same home again where there is one."""
+def start(work: Path, role: str = "up", **env: str) -> Stack:
+    """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one."""
     port = free_port()
     engine = {"command": FAKE_ENGINE, "stop_timeout_s": 2, "device": "cpu"}
     settings = Settings(home=work / "home", port=port, engine=engine)
@@ -180,7 +180,7 @@ def start(work: Path, **env: str) -> Stack:
     log = work / "stack.log"
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")} | variables | env
     with log.open("ab") as file:
-        process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", "up"], env=clean, stdout=file, stderr=file, cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", role], env=clean, stdout=file, stderr=file, cwd=ROOT)
     stack = Stack(settings, open_store(settings), process, log, work, clean)
     until(lambda: _alive(stack), what=f"gateway; log:\n{log.read_text()}")
     return stack

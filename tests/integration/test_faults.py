@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import psutil
@@ -228,3 +229,40 @@ def test_stack_whose_starter_is_killed_ends_and_frees_the_port(own_stack: Stack)
     starter.kill()
     starter.wait()
     until(lambda: not alive(), what="the second stack ends")
+
+
+def test_engine_whose_server_answers_but_that_generates_nothing_is_replaced(tmp_path: Path) -> None:
+    stack = start(tmp_path, SUMIKA_ENGINE__LIVENESS_EVERY_S="0.5", SUMIKA_ENGINE__LIVENESS_TIMEOUT_S="1")
+    base = stack.base()
+    adapter = stack.adapter("faq", base, proven=True)
+    stack.deploy("faq", adapter)
+    pid = stack.engine_of(base).pid
+    stack.script(hang_generation=True)
+    until(
+        lambda: any(e.state == "failed" and "stopped generating" in (e.error or "") for e in stack.engines()), what="it is told"
+    )
+    stack.script()
+    until(lambda: stack.chat("faq").status_code == 200, what="serving again")
+    engine = stack.engine_of(base)
+    assert engine.pid != pid and engine.adapters == (str(adapter.ref),)
+    finish(stack)
+
+
+def test_adapter_that_does_nothing_after_a_restart_is_not_served(tmp_path: Path) -> None:
+    """The proof follows every load, not only a move."""
+    stack = start(tmp_path)
+    base = stack.base()
+    adapter = stack.adapter("faq", base, proven=True)
+    stack.deploy("faq", adapter)
+    stack.deploy("plain", base)
+    pid = stack.engine_of(base).pid
+    assert pid is not None
+    stack.script(as_base=True)
+    os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: stack.engine_of(base).pid not in (None, pid) and stack.chat("plain").status_code == 200, what="the engine is back"
+    )
+    assert stack.chat("faq").status_code == 503, "better no answer than the base's in the adapter's name"
+    stack.script()
+    until(lambda: stack.chat("faq").status_code == 200, what="tried again, and proven")
+    finish(stack)

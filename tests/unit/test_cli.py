@@ -114,7 +114,13 @@ def test_status_of_an_empty_and_of_a_serving_home(tmp_path: Path) -> None:
     run("models", "import", "base", str(tmp_path / "base"))
     deploy("talk", "base@1")
     told = said("status")
-    assert told["aliases"][0] | {"moved_at": ""} == {"alias": "talk", "version": "base@1", "generation": 1, "moved_at": "", "canary": None}
+    assert told["aliases"][0] | {"moved_at": ""} == {
+        "alias": "talk",
+        "version": "base@1",
+        "generation": 1,
+        "moved_at": "",
+        "canary": None,
+    }
     assert told["moves"][0]["state"] == "done"
 
 
