@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pysqlite3.dbapi2 as sqlite
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import CheckConstraint, inspect, text
 
-from sumika.models import keys, schema
+from sumika.models import aliases, keys, moves, schema
 from sumika.models.errors import SumikaError
+from sumika.models.home import Home
 from sumika.models.store import Store, revision
 from tests.conftest import ROOT
 
@@ -32,12 +35,44 @@ def test_migrations_make_the_schema_of_the_code(store: Store) -> None:
         assert compare_metadata(context, schema.metadata) == []
 
 
-def test_migrations_go_back_and_forth(store: Store) -> None:
-    from alembic import command
-    from alembic.config import Config
+def test_migrations_make_the_same_checks_as_the_code(store: Store) -> None:
+    """`compare_metadata` looks at columns and keys only."""
+    for table in schema.metadata.sorted_tables:
+        ours = {str(c.name): str(c.sqltext) for c in table.constraints if isinstance(c, CheckConstraint)}
+        theirs = {str(c["name"]): c["sqltext"] for c in inspect(store.engine).get_check_constraints(table.name)}
+        assert theirs == ours, table.name
 
+
+def test_older_store_keeps_what_it_holds(home: Home) -> None:
+    old = Store(f"sqlite:///{home.root / 'old.db'}")
+    config = _alembic()
+    with old.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text(
+            "insert into versions values (1, 'base', 1, 'base', null, 'f', 'd', 'none', '{}', '2026-11-23T00:00:00.000000Z', null)"
+        ))  # fmt: skip
+        connection.execute(text("insert into aliases values ('faq', 1, 3, '2026-11-23T00:00:00.000000Z')"))
+        connection.execute(text(
+            "insert into moves (id, alias, to_id, kind, state, step, actor, reason, generation, asked_at)"
+            " values (1, 'faq', 1, 'deploy', 'done', 'ended', 'me', 'why', 2, '2026-11-23T00:00:00.000000Z')"
+        ))  # fmt: skip
+    old.migrate()
+    with old.read() as connection:
+        assert aliases.list_all(connection) == [aliases.Alias("faq", 1, 3, "2026-11-23T00:00:00.000000Z")]
+        (move,) = moves.history(connection)
+    assert (move.alias, move.kind, move.reason, move.share) == ("faq", "deploy", "why", None)
+    old.close()
+
+
+def _alembic() -> Config:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "sumika" / "models" / "migrations"))
+    return config
+
+
+def test_migrations_go_back_and_forth(store: Store) -> None:
+    config = _alembic()
     with store.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
         config.attributes["connection"] = connection
         command.downgrade(config, "base")

@@ -107,6 +107,28 @@ def test_key_of_the_environment_goes_before_the_admin_key(monkeypatch: pytest.Mo
     assert own_key(load_settings()) == "sk-sumika-mine"
 
 
+def test_canary_promote_abort_and_scale_by_command(tmp_path: Path, make_adapter: MakeAdapter) -> None:
+    write_base(tmp_path / "base")
+    run("models", "import", "base", str(tmp_path / "base"))
+    for seed in (1, 2):
+        run("models", "import", "faq", str(make_adapter(f"a{seed}", seed=seed)), "--base", "base@1")
+    deploy("faq", "faq@1")
+    asked = said("deploy", "faq", "faq@2", "--canary", "10", "--reason", "a try", "--no-wait")
+    assert (asked["kind"], asked["share"], asked["state"], asked["from"], asked["to"]) == ("canary", 10, "open", "faq@1", "faq@2")
+    aborted = said("abort", "faq", "--reason", "not yet")
+    assert aborted["state"] == "refused" and "not yet" in aborted["error"]["en"]
+    store = open_store(load_settings())
+    with store.write() as connection:
+        version = registry.get(connection, VersionRef("faq", 2))
+        aliases.finish(connection, aliases.ask_canary(connection, "faq", version, 10, actor="me", reason=""), None)
+    store.close()
+    assert said("status")["aliases"][0]["canary"] == {"version": "faq@2", "share": 10} and "10 % faq@2" in run("status")
+    assert said("promote", "faq", "--no-wait")["to"] == "faq@2"
+    run("abort", "faq")
+    assert "faq@1" in run("abort", "faq") and said("status")["aliases"][0]["canary"] is None
+    assert said("scale", "base", "2") == {"base": "base", "replicas": 2}
+
+
 def test_status_of_an_empty_and_of_a_serving_home(tmp_path: Path) -> None:
     assert said("status") == {"aliases": [], "engines": [], "moves": []}
     assert "sumika deploy" in run("status")

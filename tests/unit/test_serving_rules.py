@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sumika.models import canary, clock
-from sumika.models.aliases import Alias
+from sumika.models.aliases import Alias, has_canary
 from sumika.models.canary import CanaryPrompt
 from sumika.models.engines import GatewayRow
 from sumika.models.errors import SumikaError
+from sumika.models.moves import Move
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.serving import plan, replies
@@ -32,6 +33,42 @@ def test_wishes_hold_each_base_once_with_all_its_adapters() -> None:
     versions = {1: version(1), 2: version(2, 1), 3: version(3, 1), 4: version(4)}
     wishes = plan.wishes([Alias("a", 2, 1, ""), Alias("b", 3, 1, ""), Alias("c", 4, 1, "")], [], versions)
     assert {base: set(wish.adapters) for base, wish in wishes.items()} == {1: {"adapter@2", "adapter@3"}, 4: set()}
+
+
+def move(alias: str, to_id: int, step: Any = "asked", kind: Any = "deploy") -> Move:
+    ref = VersionRef("to", to_id)
+    return Move(1, alias, None, to_id, ref, kind, None, "open", step, "me", "", 1, None, None, "", None)
+
+
+def test_wishes_follow_canaries_replicas_and_how_far_a_move_got() -> None:
+    versions = {1: version(1), 2: version(2, 1), 3: version(3), 4: version(4, 3)}
+    aliases = [Alias("a", 2, 1, "")]
+
+    def wished(*moves: Move, canary: int | None = None, **scales: int) -> dict[int, tuple[int, list[str]]]:
+        pointed = [Alias("a", 2, 1, "", canary, 10)] if canary else aliases
+        found = plan.wishes(pointed, moves, versions, scales=scales)
+        return {base: (wish.replicas, sorted(wish.adapters)) for base, wish in found.items()}
+
+    assert wished() == {1: (1, ["adapter@2"])}
+    assert wished(canary=4) == {1: (1, ["adapter@2"]), 3: (1, ["adapter@4"])}
+    assert wished(base=3) == {1: (3, ["adapter@2"])}
+    assert wished(move("a", 3), base=2) == {1: (2, ["adapter@2"]), 3: (2, [])}
+    assert wished(move("a", 3, "rolling"), base=2) == {1: (1, ["adapter@2"]), 3: (2, [])}, "the old base makes room by one"
+    assert wished(move("a", 3, "holding")) == {3: (1, [])}, "the old base is let go of"
+    assert wished(move("a", 3, "returning")) == {1: (1, ["adapter@2"])}, "the new one is"
+    assert wished(move("new", 3)) == {1: (1, ["adapter@2"]), 3: (1, [])}
+
+
+def test_who_waits_is_counted_over_all_gateways() -> None:
+    rows = [GatewayRow("g", 1, 1, {}, "", {1: 2}), GatewayRow("h", 1, 1, {}, "", {1: 1, 3: 1})]
+    assert plan.waiting(rows) == {1: 3, 3: 1}
+
+
+def test_share_of_keys_is_sticky_grows_and_differs_by_alias() -> None:
+    ids = [f"key-{n}" for n in range(2000)]
+    ten, twenty = ({i for i in ids if has_canary("faq", i, share)} for share in (10, 20))
+    assert ten < twenty and 150 < len(ten) < 250 and 340 < len(twenty) < 460
+    assert ten != {i for i in ids if has_canary("other", i, 10)}
 
 
 def test_adapter_is_unused_only_when_every_gateway_has_seen_so_and_runs_none() -> None:
