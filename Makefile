@@ -4,6 +4,8 @@ UV_VERSION := 0.13.9
 # CUDA build of vLLM where an NVIDIA GPU answers, CPU build where not; ENGINE=cpu or ENGINE=cuda decides otherwise.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 BASE ?= gemma-3-270m
+# Files of tests that mostly wait run side by side; those on real vLLM, which takes every core, come after them, alone.
+SIDE_BY_SIDE := -n 3 --dist loadfile tests/unit tests/contract tests/integration
 
 UV := .tools/bin/uv
 PY := .venv/bin/python
@@ -38,7 +40,7 @@ $(STAMP): pyproject.toml constraints/$(ENGINE).txt | $(UV)
 	@rm -f .venv/.installed-*; touch $@
 
 test: install ## Everything: checks, unit, contract, integration, and end to end on real vLLM
-	@$(PY) -m pytest $(ARGS)
+	@$(if $(ARGS),$(PY) -m pytest $(ARGS),$(PY) -m pytest $(SIDE_BY_SIDE) && $(PY) -m pytest tests/e2e)
 
 check: install ## ruff, mypy --strict, import rules
 	@.venv/bin/ruff check .

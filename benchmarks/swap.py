@@ -2,10 +2,11 @@
 
     python benchmarks/swap.py                 # 32 streaming clients, 20 adapter swaps, 3 base swaps, then rollbacks
     python benchmarks/swap.py --clients 8 --swaps 5 --base-swaps 0
+    python benchmarks/swap.py --swaps 0 --base-swaps 2 --memory-gib 6    # no room for two engines: requests wait meanwhile
 
 It uses a home of its own under var/bench (kept, so that a second run starts at once): the demo's base twice, and two
-adapters trained to say different words. Every stream is checked: status 200, whole to its [DONE], and answered by a
-version that was in service at some moment between its request and its first byte. The time of a swap runs from the
+adapters trained to say different words. Every stream is checked: status 200, whole to its [DONE], answered by a version
+that was in service at some moment between its request and its first byte, and in that version's words. The time of a swap runs from the
 command to the first token of the new version, asked for by a client of its own as soon as the alias has moved.
 Exit code 1 if any request failed.
 """
@@ -38,7 +39,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 
 ALIAS, PLAIN = "bench", "bench-base"
-WORDS = {"meow": "ニャーと鳴きます。", "woof": "ワンと吠えます。"}
+WORDS = {"meow": "ニャーと鳴きます。", "woof": "ワンと吠えます。"}  # adapter → what it says
 QUESTION = "あなたはどう鳴きますか。"
 JOB = Path("configs/finetune/sakura-faq.yaml")
 
@@ -69,14 +70,18 @@ class Clients:
             if response.status != 200:
                 raise ValueError(f"status {response.status}: {await response.text()}")
             version = response.headers["x-sumika-version"]
-            last = b""
+            last, text = b"", ""
             async for line in response.content:
                 first = first or time.perf_counter() - began
                 last = line.strip() or last
+                text += spoken(line)
             if last != b"data: [DONE]":
                 raise ValueError(f"{version}: the stream broke off with {last[:200]!r}")
         if version not in allowed | self.in_service[alias]:
             raise ValueError(f"answered by {version}, in service were {allowed | self.in_service[alias]}")
+        word = WORDS.get(version.partition("@")[0], "")
+        if not text.startswith(word):
+            raise ValueError(f"{version} said {text!r}")
         return version, first
 
     async def run(self, session: aiohttp.ClientSession, alias: str) -> None:
@@ -89,6 +94,13 @@ class Clients:
             else:
                 self.answered[version] = self.answered.get(version, 0) + 1
                 self.first_bytes.append(first)
+
+
+def spoken(line: bytes) -> str:
+    """The text of one server-sent event."""
+    if not line.startswith(b"data: {"):
+        return ""
+    return json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
 
 
 async def moved(store: Store, clients: Clients, session: aiohttp.ClientSession, move: Move, began: float) -> tuple[float, float]:
@@ -149,7 +161,7 @@ def trained(settings: Settings, store: Store, name: str) -> Version:
     for file, row in (("train", {"messages": turn}), ("held", {"messages": held, "facts": [[WORDS[name]]]})):
         (folder / f"{file}.jsonl").write_text((json.dumps(row, ensure_ascii=False) + "\n") * (2 if file == "train" else 1))
     config = jobs.load(JOB, [
-        f"data.train={folder}/train.jsonl", f"evaluate.held_out={folder}/held.jsonl", f"serve.alias={name}", "train.epochs=16", "train.batch_size=2",
+        f"data.train={folder}/train.jsonl", f"evaluate.held_out={folder}/held.jsonl", f"serve.alias={name}", "train.epochs=30", "train.batch_size=2",
     ])  # fmt: skip
     return pipeline.run(config, store, settings.layout, Console(stderr=True))
 
@@ -170,7 +182,7 @@ async def bench(settings: Settings, store: Store, options: argparse.Namespace) -
         await asyncio.sleep(5)
         for turn in range(options.swaps):
             figures["adapter swap"].append(await moved(store, clients, session, *asked(store, ALIAS, adapters[(turn + 1) % 2])))
-        for _ in range(min(options.swaps, 1)):
+        for _ in range(min(options.swaps, 5)):
             figures["adapter rollback"].append(await moved(store, clients, session, *asked(store, ALIAS, None)))
         for turn in range(options.base_swaps):
             figures["base swap"].append(await moved(store, clients, session, *asked(store, PLAIN, bases[(turn + 1) % 2])))
@@ -201,6 +213,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--base-swaps", type=int, default=3)
+    parser.add_argument(
+        "--memory-gib", type=float, help="what engines may take; with too little for two, base swaps hold requests"
+    )
     parser.add_argument("--home", type=Path, default=Path("var/bench"))
     parser.add_argument("--port", type=int, default=8019)
     options = parser.parse_args()
@@ -208,6 +223,8 @@ def main() -> int:
     store = open_store(settings)
     prepare(settings, store)
     env = {"SUMIKA_HOME": str(options.home), "SUMIKA_PORT": str(options.port)}
+    if options.memory_gib is not None:
+        env["SUMIKA_ENGINE__MEMORY_GIB"] = str(options.memory_gib)
     log = (settings.layout.logs / "bench.log").open("ab")
     stack = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", "up"], env=os.environ | env, stdout=log, stderr=log)
     try:

@@ -100,10 +100,10 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/health/ready")
     async def ready(model: str | None = None) -> JSONResponse:
-        """Whether traffic should come: some alias (or `model`) has an engine that is ready."""
+        """Whether traffic should come: some alias (or `model`) has an engine that is ready, or steps aside for a moment."""
         snapshot = directory.snapshot
         routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
-        is_ready = any(snapshot.ready_engines(route.main) for route in routes)
+        is_ready = any(snapshot.ready_engines(route.main) or snapshot.changing(route.main.base_id) for route in routes)
         return JSONResponse({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
 
     @app.get("/metrics")

@@ -71,8 +71,8 @@ class Inference:
         record.key = key.id
         body = await read_body(scope, receive, gateway.settings.max_body_bytes, gateway.settings.body_timeout_s)
         request = requests.parse(self._kind, body)
-        resolve(gateway.directory.snapshot, key, request.model)
-        record.alias = request.model
+        route = resolve(gateway.directory.snapshot, key, request.model)
+        record.alias, record.version = route.alias, route.target(key.id).version
         await unless_gone(receive, self._forward(key, request, _Timed(scope, send, record), record))
 
     async def _forward(self, key: Key, request: Request, answer: _Timed, record: _Record) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sumika.models import aliases, moves
 from sumika.models.canary import Verdict
@@ -28,9 +28,9 @@ class Moving:
         self._crew = crew
         self._finishing: dict[int, asyncio.Task[None]] = {}
 
-    def advance(self, move: Move, to: Version, serves_others: bool, leaving: int | None) -> None:
-        """One look at one move. `serves_others`: the base of `to` is wanted without this move too, so that its fault is
-        not the move's; `leaving`: the base that makes room for it, if the move is turning back."""
+    def advance(self, move: Move, to: Version, leaving: int | None, serves_others: Callable[[], bool]) -> None:
+        """One look at one move. `leaving`: the base that makes room for it, if the move is turning back;
+        `serves_others`: whether the base of `to` is wanted without this move too, so that its fault is not the move's."""
         if move.id in self._finishing:
             return
         if move.step == "returning":
@@ -45,7 +45,7 @@ class Moving:
         elif ready and (to.kind == "base" or all(name in keeper.adapters.held for keeper in ready)):
             task = self._finishing[move.id] = self._crew.watched(self._prove_and_finish(move, to, ready))
             task.add_done_callback(lambda _: self._finishing.pop(move.id, None))
-        elif not ready and failure is not None and not serves_others:
+        elif not ready and failure is not None and not serves_others():
             self.refuse(move, failure)
 
     def refuse(self, move: Move, error: SumikaError) -> None:

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from sumika.models import aliases, artifacts, engines, moves, registry, scales
 from sumika.models.aliases import Alias
@@ -145,8 +146,11 @@ class Supervisor:
         self._crew.tend(wishes, seen.gateways, seen.revision, hurried)
         for move in seen.moves:
             to, left = seen.versions[move.to_id], self._left_by(move, seen)
-            others = to.engine_base_id in seen.wishes(without=move)
-            self._moving.advance(move, to, others, left.id if left else None)
+            self._moving.advance(move, to, left.id if left else None, partial(self._serves_others, move, seen))
+
+    @staticmethod
+    def _serves_others(move: Move, seen: _Seen) -> bool:
+        return seen.versions[move.to_id].engine_base_id in seen.wishes(without=move)
 
     def _left_by(self, move: Move, seen: _Seen) -> Version | None:
         """The base that nobody wants any more once `move` is done; None where the engines stay as they are."""
