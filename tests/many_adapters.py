@@ -53,7 +53,11 @@ def _with_adapters(base: Any, names: Sequence[str]) -> Any:
 def _row(chat: ChatFormat, word: str) -> list[int]:
     """Prompt, the word's one token, the stop token."""
     (token,) = chat.tokenizer(word, add_special_tokens=False)["input_ids"]
-    return [*chat.prompt_ids([{"role": "user", "content": QUESTION}]), token, chat.tokenizer.convert_tokens_to_ids("<end_of_turn>")]
+    return [
+        *chat.prompt_ids([{"role": "user", "content": QUESTION}]),
+        token,
+        chat.tokenizer.convert_tokens_to_ids("<end_of_turn>"),
+    ]
 
 
 def _learn(model: Any, names: Sequence[str], rows: torch.Tensor) -> None:

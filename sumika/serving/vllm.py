@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from sumika.models import adapter_rules
 from sumika.models.home import Home
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
+from sumika.serving import lora_slots, machine
+from sumika.serving.lora_slots import Slots
 
 Device = Literal["cpu", "cuda"]
 
@@ -45,6 +48,7 @@ def device(settings: EngineSettings) -> Device:
 def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path, socket: str) -> list[str]:
     """The whole argv of one engine that serves `base` from `folder` on the Unix socket `socket`."""
     serve: dict[str, Any] = base.meta.get("serve", {})
+    slots = _slots(settings, on, serve, folder)
     argv = [
         *settings.command,
         "--model", str(folder),
@@ -54,8 +58,8 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--max-model-len", str(serve.get("max_model_len") or _context(folder)),
         "--enable-lora",
         "--max-lora-rank", str(settings.max_lora_rank),
-        "--max-loras", str(settings.max_loras),
-        "--max-cpu-loras", str(max(settings.max_cpu_loras, settings.max_loras)),
+        "--max-loras", str(slots.max_loras),
+        "--max-cpu-loras", str(slots.max_cpu_loras),
         # vLLM's default is 0, which aborts what is running; this lets it end.
         "--shutdown-timeout", str(int(settings.stop_timeout_s)),
         "--disable-fastapi-docs",
@@ -89,6 +93,13 @@ def environment(settings: EngineSettings, on: Device, home: Home, ours: Mapping[
     if on == "cpu":
         env |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib)}
     return env
+
+
+def _slots(settings: EngineSettings, on: Device, serve: Mapping[str, Any], folder: Path) -> Slots:
+    number_bytes = 4 if serve.get("dtype") == "float32" else 2  # vLLM keeps adapters in the base's own dtype
+    one = lora_slots.slot_bytes(adapter_rules.base_modules(folder).values(), settings.max_lora_rank, number_bytes)
+    seen = machine.look(folder)
+    return lora_slots.choose(settings, one, seen.model_memory_bytes if on == "cuda" else seen.memory_bytes, seen.memory_bytes)
 
 
 def _context(folder: Path) -> int:
