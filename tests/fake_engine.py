@@ -47,7 +47,9 @@ class Fake:
         return web.Response()
 
     async def models(self, _: web.Request) -> web.Response:
-        data = [{"id": self.base, "parent": None}] + [{"id": name, "parent": self.base} for name in self.adapters]
+        data = [{"id": self.base, "parent": None}] + [
+            {"id": name, "parent": self.base, "root": str(path)} for name, path in self.adapters.items()
+        ]
         return web.json_response({"object": "list", "data": data})
 
     async def load(self, request: web.Request) -> web.Response:
@@ -89,6 +91,8 @@ class Fake:
         name = body["model"]
         if name != self.base and name not in self.adapters:
             return _error(404, f"The model `{name}` does not exist.")
+        if name in self.adapters and not self.adapters[name].is_dir():
+            os.kill(os.getpid(), signal.SIGKILL)  # as vLLM, once it has forgotten the adapter and must read it again
         self.running += 1
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
