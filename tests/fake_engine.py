@@ -52,7 +52,9 @@ class Fake:
         return web.Response()
 
     async def models(self, _: web.Request) -> web.Response:
-        data = [{"id": self.base, "parent": None}] + [{"id": name, "parent": self.base} for name in self.adapters]
+        data = [{"id": self.base, "parent": None}] + [
+            {"id": name, "parent": self.base, "root": str(path)} for name, path in self.adapters.items()
+        ]
         return web.json_response({"object": "list", "data": data})
 
     async def load(self, request: web.Request) -> web.Response:
@@ -98,6 +100,8 @@ class Fake:
             return _error(404, f"The model `{name}` does not exist.")
         if self.script("hang_generation", None) in (True, self.base):
             await asyncio.sleep(3600)
+        if name in self.adapters and not self.adapters[name].is_dir():
+            os.kill(os.getpid(), signal.SIGKILL)  # as vLLM, once it has forgotten the adapter and must read it again
         self.running += 1
         self.made += 1
         try:

@@ -41,8 +41,9 @@ class EngineSettings(BaseModel):
     drain_timeout_s: float = Field(default=120, ge=0)
     liveness_every_s: float = Field(default=15, gt=0)
     liveness_timeout_s: float = Field(default=30, gt=0)
-    max_loras: int = Field(default=4, ge=1, le=64)
-    max_cpu_loras: int = Field(default=32, ge=1, le=4096)
+    # None: chosen from memory and the base's size when its engine starts (serving/lora_slots.py).
+    max_loras: int | None = Field(default=None, ge=1, le=64)
+    max_cpu_loras: int | None = Field(default=None, ge=1, le=4096)
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 16
     cpu_kv_cache_gib: int = Field(default=2, ge=1)
     memory_gib: float | None = Field(default=None, gt=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from sumika.models import adapter_rules
 from sumika.models.canary import CanaryPrompt
 from sumika.models.errors import SumikaError
 
@@ -94,12 +95,21 @@ class EngineClient:
             )
 
     async def adapters(self) -> set[str]:
-        """The LoRA names the engine holds: its list of models less the base."""
+        """The LoRA names the engine holds and can answer as: its list of models less the base, and less those whose
+        files are gone. vLLM forgets an adapter that was long not asked for and reads it from disk at its next request,
+        in the middle of a step; where it can't, the whole engine ends."""
         _, body = await self._call("GET", "/v1/models", None, _SHORT)
-        return {model["id"] for model in body["data"] if model.get("parent")}
+        return {model["id"] for model in body["data"] if model.get("parent") and _readable(Path(model["root"]))}
 
     async def load_adapter(self, name: str, folder: Path) -> None:
-        """Raises SumikaError `adapter_refused` with vLLM's own reason. Loading a name twice is no error."""
+        """Raises SumikaError `adapter_refused` with vLLM's own reason, or because files are gone. Loading a name twice is no error."""
+        if not _readable(folder):
+            raise SumikaError(
+                "adapter_refused",
+                f"{name} can't be loaded: its files are gone from {folder}. Put them back, or import the adapter again and deploy that.",
+                f"{name} を読み込めません。{folder} のファイルがなくなっています。ファイルを戻すか、アダプターを取り込み直して配備してください。",
+                status=409,
+            )
         # A relative path that does not exist would be taken for a hub name.
         payload = {"lora_name": name, "lora_path": str(folder.resolve())}
         status, body = await self._call("POST", "/v1/load_lora_adapter", payload, _LONG)
@@ -154,6 +164,11 @@ class EngineClient:
                 status=503,
                 retry_after=10,
             ) from error
+
+
+def _readable(folder: Path) -> bool:
+    """Whether what vLLM reads of an adapter is there."""
+    return (folder / adapter_rules.CONFIG).is_file() and (folder / adapter_rules.WEIGHTS).is_file()
 
 
 def _reason(body: Any) -> str:

@@ -26,6 +26,7 @@ from sumika.models.store import Store
 from sumika.serving import liveness, process, vllm
 from sumika.serving.adapters import Adapters
 from sumika.serving.engine_client import EngineClient
+from sumika.serving.memory import Device
 from sumika.serving.process import ProcessId
 from sumika.serving.room import Room
 from sumika.serving.sleep import Sleeper
@@ -52,7 +53,7 @@ class EngineContext:
     store: Store
     home: Home
     settings: EngineSettings
-    device: vllm.Device
+    device: Device
     lease: Lease
     room: Room
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
 import pynvml
+
+from sumika.serving.memory import MainMemory
 
 # Activations, the runtime, CUDA graphs.
 _OVERHEAD = 2 * 2**30
@@ -41,11 +42,9 @@ class Machine:
 
 
 def look(home: Path) -> Machine:
-    memory = psutil.virtual_memory()
+    (memory,) = MainMemory().pools()
     driver, gpus = _nvidia()
-    return Machine(
-        len(os.sched_getaffinity(0)), memory.total, memory.available, shutil.disk_usage(home).free, driver, gpus, _vllm()
-    )
+    return Machine(len(os.sched_getaffinity(0)), memory.total, memory.free, shutil.disk_usage(home).free, driver, gpus, _vllm())
 
 
 def fits(parameters: int, machine: Machine, kv_bytes: int | None = None, gpu_share: float = 0.85) -> bool:

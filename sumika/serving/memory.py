@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import psutil
 import pynvml
 
 from sumika.serving.process import ProcessId
-from sumika.serving.vllm import Device
+
+Device = Literal["cpu", "cuda"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 

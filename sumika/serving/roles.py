@@ -20,7 +20,7 @@ from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
 from sumika.serving.keeper import EngineContext
-from sumika.serving.memory import Meter, meter
+from sumika.serving.memory import Device, Meter, meter
 from sumika.serving.room import Room
 from sumika.serving.stack import check_port, ending_with, stop_on_signals
 from sumika.serving.supervisor import Supervisor
@@ -33,9 +33,7 @@ _LEASE_S = 3.0
 _RENEW_S = 0.5
 
 
-async def supervise(
-    settings: Settings, store: Store, parent: int | None, measure: Callable[[vllm.Device], Meter] = meter
-) -> None:
+async def supervise(settings: Settings, store: Store, parent: int | None, measure: Callable[[Device], Meter] = meter) -> None:
     """Keep the engines, or stand by while another supervisor does, until a signal comes or the parent is gone.
 
     Raises:

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from sumika.models import adapter_rules
 from sumika.models.home import Home
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
-
-Device = Literal["cpu", "cuda"]
+from sumika.serving import lora_slots, machine
+from sumika.serving.lora_slots import Slots
+from sumika.serving.memory import Device
 
 # What an engine may see of our environment; nothing that could carry a secret.
 _PASSED_ON = (
@@ -45,6 +47,7 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
     """The whole argv of one engine that serves `base` from `folder` on the Unix socket `socket`, with `share` of its
     GPU's memory."""
     serve: dict[str, Any] = base.meta.get("serve", {})
+    slots = _slots(settings, on, serve, folder)
     argv = [
         *settings.command,
         "--model", str(folder),
@@ -54,8 +57,8 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--max-model-len", str(serve.get("max_model_len") or _context(folder)),
         "--enable-lora",
         "--max-lora-rank", str(settings.max_lora_rank),
-        "--max-loras", str(settings.max_loras),
-        "--max-cpu-loras", str(max(settings.max_cpu_loras, settings.max_loras)),
+        "--max-loras", str(slots.max_loras),
+        "--max-cpu-loras", str(slots.max_cpu_loras),
         # vLLM's default is 0, which aborts what is running; this lets it end.
         "--shutdown-timeout", str(int(settings.stop_timeout_s)),
         "--disable-fastapi-docs",
@@ -99,6 +102,13 @@ def environment(
             # builds every path it sends there itself.
             env["VLLM_SERVER_DEV_MODE"] = "1"
     return env
+
+
+def _slots(settings: EngineSettings, on: Device, serve: Mapping[str, Any], folder: Path) -> Slots:
+    number_bytes = 4 if serve.get("dtype") == "float32" else 2  # vLLM keeps adapters in the base's own dtype
+    one = lora_slots.slot_bytes(adapter_rules.base_modules(folder).values(), settings.max_lora_rank, number_bytes)
+    seen = machine.look(folder)
+    return lora_slots.choose(settings, one, seen.model_memory_bytes if on == "cuda" else seen.memory_bytes, seen.memory_bytes)
 
 
 def _context(folder: Path) -> int:

@@ -30,6 +30,8 @@ from tests.integration.conftest import free_port, until
 
 BASE = "gemma-3-270m"
 START_S = 600  # vLLM on two busy cores
+# Fewer than there are adapters, so that vLLM forgets some and reads them again.
+MAX_LORAS, MAX_CPU_LORAS = 8, 16
 QUESTIONS = {
     "社員食堂の営業時間を教えてください。": "社員食堂は11時20分から13時40分まで営業しています。",
     "名刺はどこで注文できますか。": "名刺は社内ポータル「さくらネット」の物品申請から注文してください。",
@@ -101,7 +103,10 @@ def run_cli(settings: Settings, *words: str) -> Any:
 
 def environment(settings: Settings) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")}
-    return clean | {"SUMIKA_HOME": str(settings.home), "SUMIKA_PORT": str(settings.port)}
+    return clean | {
+        "SUMIKA_HOME": str(settings.home), "SUMIKA_PORT": str(settings.port),
+        "SUMIKA_ENGINE__MAX_LORAS": str(MAX_LORAS), "SUMIKA_ENGINE__MAX_CPU_LORAS": str(MAX_CPU_LORAS),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,22 @@ def test_engine_killed_in_mid_stream_ends_it_with_one_error_event(own_stack: Sta
     until(lambda: stack.chat("talk").status_code == 200)
 
 
+def test_adapter_whose_files_are_gone_is_refused_alone_and_served_again_when_they_are_back(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    adapter, other = stack.adapter("faq", base), stack.adapter("mail", base, seed=1)
+    stack.deploy("faq", adapter)
+    stack.deploy("mail", other)
+    before, folder = stack.engine_of(base), stack.settings.layout.artifacts / adapter.folder
+    folder.rename(stack.work / "kept")
+    until(lambda: str(adapter.ref) not in stack.engine_of(base).adapters, what="the missing files are noticed")
+    until(lambda: stack.chat("faq").status_code == 503, within=3)
+    assert stack.chat("mail").status_code == 200
+    (stack.work / "kept").rename(folder)
+    until(lambda: stack.chat("faq").status_code == 200, what="serving again by itself")
+    assert stack.engine_of(base).pid == before.pid
+
+
 def test_engine_that_hangs_is_replaced(own_stack: Stack) -> None:
     stack = own_stack
     base = stack.base()
