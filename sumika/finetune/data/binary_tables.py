@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sumika.finetune.data.problems import DataError
 
@@ -57,9 +57,8 @@ def rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any] | DataErro
     Raises:
         DataError: what the child refuses the file for, or that it died.
     """
-    with _child(path, kind) as child:
-        assert child.stdout is not None  # noqa: S101 - it was asked for as a pipe
-        while line := child.stdout.readline(_LONGEST_LINE):
+    with _printed(path, kind) as lines:
+        while line := lines.readline(_LONGEST_LINE):
             try:
                 told = json.loads(line, object_hook=_restored)
             except ValueError:
@@ -80,18 +79,20 @@ def rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any] | DataErro
 
 
 @contextmanager
-def _child(path: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+def _printed(path: Path, kind: str) -> Iterator[IO[bytes]]:
     # -I: nothing of the environment or the working directory decides what the child imports.
     command = [sys.executable, "-I", str(_WORKER), kind, str(path.absolute())]
     environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
     try:
-        yield child
+        if child.stdout is not None:
+            with child.stdout as lines:
+                yield lines
     finally:
         child.kill()
         child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
 
 
 def _refusal(why: str, details: list[str]) -> DataError:

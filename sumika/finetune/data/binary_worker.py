@@ -163,7 +163,7 @@ def check_names(names: list[str]) -> None:
 def cell_value(cell: Any) -> Any:
     """A cell's text; a plain number is the text Excel shows for it, anything formatted is not."""
     value = cell.value
-    if value is None or isinstance(value, str) and cell.data_type in ("s", "inlineStr", "str", "n"):
+    if value is None or (isinstance(value, str) and cell.data_type in ("s", "inlineStr", "str", "n")):
         return plain(value, cell.coordinate)
     if cell.data_type in ("f", "e"):
         return unreadable(cell.coordinate, "formula" if cell.data_type == "f" else "error")

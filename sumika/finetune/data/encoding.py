@@ -13,7 +13,7 @@ from sumika.finetune.data.settings import Encoding
 
 _CHUNK = 2**20
 # The codec that reads each: cp932 and never shift_jis, which lacks ①, 髙 and ～.
-_CODECS = {"utf-8": "utf-8-sig", "cp932": "cp932", "euc-jp": "euc_jp", "utf-16": "utf-16"}
+CODECS = {"utf-8": "utf-8-sig", "cp932": "cp932", "euc-jp": "euc_jp", "utf-16": "utf-16"}
 # What Python's cp932 makes of the bytes 80, A0, FD, FE and FF, which Windows' code page does not define.
 _NO_CP932 = re.compile("[\x80\xa0\uf8f0-\uf8f3]")
 _KANA = re.compile("[ぁ-んァ-ヶ]")
@@ -35,7 +35,7 @@ class _Attempt:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._decoder = codecs.getincrementaldecoder(_CODECS[name])()
+        self._decoder = codecs.getincrementaldecoder(CODECS[name])()
         self._bytes = self._lines = 0
         self.failed: tuple[int, int] | None = None
         self.kana = 0
@@ -63,7 +63,7 @@ def look(path: Path, wanted: Encoding) -> Decoded:
     Raises:
         DataError: it is not in the encoding `wanted`; with `auto`, it is in none of the four, or might be in two.
     """
-    attempts = {name: _Attempt(name) for name in _CODECS}
+    attempts = {name: _Attempt(name) for name in CODECS}
     hasher, size, head, nul = hashlib.sha256(), 0, b"", False
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -77,7 +77,7 @@ def look(path: Path, wanted: Encoding) -> Decoded:
         attempt.feed(b"", final=True)
     name = _decide(wanted, attempts, head, nul)
     bom = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return Decoded(name, _CODECS[name], hasher.hexdigest(), size, bom)
+    return Decoded(name, CODECS[name], hasher.hexdigest(), size, bom)
 
 
 def _decide(wanted: Encoding, attempts: dict[str, _Attempt], head: bytes, nul: bool) -> str:
@@ -119,4 +119,11 @@ def _undecodable(wanted: str, attempts: dict[str, _Attempt], tried: list[str]) -
     others = [name for name, attempt in attempts.items() if name not in (wanted, "utf-16") and not attempt.failed]
     hint_en = f"it looks like {' or '.join(others)}: set data.encoding to that, or to auto" if others else "save it as UTF-8"
     hint_ja = f"{' または '.join(others)} と思われます。data.encoding をそれか auto にしてください" if others else "UTF-8で保存し直してください"  # fmt: skip
-    return DataError(f"byte {byte} is not {wanted}; {hint_en}", f"{byte} バイト目が {wanted} ではありません。{hint_ja}", line=line)
+    return DataError(
+        f"byte {byte} is not {wanted}; {hint_en}", f"{byte} バイト目が {wanted} ではありません。{hint_ja}", line=line
+    )
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -97,6 +97,18 @@ def question_hash(text: str) -> str:
     return _hash({"user": canonical(text)})
 
 
+def question_key(content: Content) -> str:
+    """The hash of all that stands before the last answer, but a system message: by this a held-out question is found in training."""
+    match content:
+        case Conversation():
+            asked = content.question
+        case Preference():
+            asked = content.prompt
+        case Document():
+            return record_hash(content)
+    return _hash([[m["role"], canonical(m["content"])] for m in asked if m["role"] != "system"])
+
+
 def canonical(text: str) -> str:
     return unicodedata.normalize("NFKC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
