@@ -8,7 +8,6 @@ from rich.text import Text
 from sumika.cli import output
 from sumika.finetune.data.report import Report
 from sumika.finetune.data.samples import Piece
-from sumika.models.errors import quoted
 
 _TEXT = 600  # characters shown of a row
 
@@ -41,7 +40,7 @@ def show(report: Report) -> None:
 
 def show_warnings(report: Report) -> None:
     for warning in report.warnings():
-        output.out().print(Text.assemble(("! ", "bold yellow"), quoted(warning.text(output.language()), 2000)))
+        output.out().print(Text.assemble(("! ", "bold yellow"), output.plain(warning.text(output.language()))))
 
 
 def _show_samples(report: Report) -> None:
@@ -50,8 +49,10 @@ def _show_samples(report: Report) -> None:
         "\nモデルから見た行([bold green]学習する部分[/]、[dim]読むだけの部分[/]):",
     )
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for sample in report.samples[:3]:
-        table.add_row(Text(quoted(sample.where), "cyan"), _coloured(sample.pieces))
+        table.add_row(output.plain(sample.where), _coloured(sample.pieces))
         if sample.rejected:
             table.add_row(Text("rejected", "red"), _coloured(sample.rejected))
     output.out().print(table)
@@ -60,8 +61,9 @@ def _show_samples(report: Report) -> None:
 def _coloured(pieces: list[Piece]) -> Text:
     shown, left = Text(), _TEXT
     for piece in pieces:
-        lines = (quoted(line, _TEXT) for line in piece.text[:left].split("\n"))  # escaped: nothing here moves the cursor
-        shown.append("\n".join(lines), "bold green" if piece.trained else "dim")
+        style = "bold green" if piece.trained else "dim"
+        lines = [output.plain(line) for line in piece.text[:left].split("\n")]
+        shown.append_text(Text("\n").join(lines)).stylize(style, len(shown) - sum(map(len, lines)) - len(lines) + 1)
         left -= len(piece.text)
         if left <= 0:
             return shown.append("…")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sumika.finetune.dataset import Row
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -15,7 +16,6 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from sumika.finetune import config as jobs
 from sumika.finetune import dataset, evaluate
 from sumika.finetune.chat import IGNORED, ChatFormat
-from sumika.finetune.dataset import Row
 from sumika.models.errors import SumikaError
 from tests.conftest import ROOT
 

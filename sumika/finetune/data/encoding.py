@@ -46,8 +46,8 @@ class _Attempt:
         pending = len(self._decoder.getstate()[0])
         try:
             text = self._decoder.decode(chunk, final)
-        except UnicodeDecodeError as error:
-            at = error.start - pending
+        except UnicodeError as error:  # UTF-16 without its mark is not even a UnicodeDecodeError
+            at = getattr(error, "start", pending) - pending
             self.failed = (self._bytes + at, self._lines + chunk[: max(at, 0)].count(b"\n") + 1)
             return
         if self.name == "cp932" and (odd := _NO_CP932.search(text)):

@@ -94,10 +94,9 @@ def _instruction(fields: Fields) -> str:
 
 def _from_prompt_completion(fields: Fields) -> Content:
     prompt = _prompt(fields["prompt"], fields)
-    answer = _decoded(fields["completion"])
-    if not isinstance(answer, list):
-        answer = [_assistant(_text(fields, "completion"))]
-    return Conversation(_turns([*prompt, *_messages(answer, "completion")]))
+    listed = _listed(fields["completion"])
+    answer = [_assistant(_text(fields, "completion"))] if listed is None else _messages(listed, "completion")
+    return Conversation(_turns([*prompt, *answer]))
 
 
 def _from_text(fields: Fields) -> Content:
@@ -133,17 +132,14 @@ _READERS: dict[Format, Callable[[Fields], Content]] = {
 
 
 def _prompt(value: Any, fields: Fields) -> Messages:
-    value = _decoded(value)
-    if isinstance(value, list):
-        return [*_system(fields), *_messages(value, "prompt")]
-    return [*_system(fields), _user(_text(fields, "prompt"))]
+    listed = _listed(value)
+    asked = [_user(_text(fields, "prompt"))] if listed is None else _messages(listed, "prompt")
+    return [*_system(fields), *asked]
 
 
 def _answers(fields: Fields, name: str) -> Messages:
-    value = _decoded(fields.get(name))
-    if isinstance(value, dict):
-        return _messages([value], name)
-    return _messages(value, name) if isinstance(value, list) else [_assistant(_text(fields, name))]
+    listed = _listed(fields.get(name))
+    return [_assistant(_text(fields, name))] if listed is None else _messages(listed, name)
 
 
 def _common(chosen: Messages, rejected: Messages) -> Messages:
@@ -196,10 +192,26 @@ def _text(fields: Fields, name: str) -> str:
 
 
 def _decoded(value: Any) -> Any:
-    """A list or object that a table's cell holds as JSON."""
-    if isinstance(value, str) and value.lstrip()[:2] in ("[{", "[[", '{"', "[]"):
-        return parse(value)
-    return value
+    """The list that a table's cell holds as JSON, in a column that holds nothing else."""
+    return parse(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """The messages that stand where plain text may stand too; JSON that is no list of messages is text like any other."""
+    if isinstance(value, str):
+        if not value.lstrip().startswith(("[{", '{"')):
+            return None
+        try:
+            value = parse(value)
+        except DataError:
+            return None
+        if not all(_is_message(one) for one in (value if isinstance(value, list) else [value])):
+            return None
+    return [value] if isinstance(value, dict) else value if isinstance(value, list) else None
+
+
+def _is_message(one: Any) -> bool:
+    return isinstance(one, dict) and ({"role", "content"} <= one.keys() or {"from", "value"} <= one.keys())
 
 
 def _messages(value: Any, name: str) -> Messages:
