@@ -187,13 +187,12 @@ class _Pass:
         from sumika.finetune.data import near
 
         trained = {one.question: one.where for one in self._kept}
-        for row, _ in self._asked:
-            if row.hash in trained:
-                self.problems.add(row.where, DataError(
-                    f"this question is also trained on ({trained[row.hash]}); take it out of one of the two",
-                    f"この質問は学習データ({trained[row.hash]})にもあります。どちらかから取り除いてください",
-                ))  # fmt: skip
-                self._report.leaks["exact"] += 1
+        exact = [(row.where, trained[row.hash]) for row, _ in self._asked if row.hash in trained]
+        for where, other in exact:
+            self.problems.add(where, DataError(
+                f"this question is also trained on ({other}); take it out of one of the two",
+                f"この質問は学習データ({other})にもあります。どちらかから取り除いてください",
+            ))  # fmt: skip
         found = near.across(
             near.stacked([signature for _, signature in self._asked]),
             near.stacked([one.question_signature for one in self._kept]),
@@ -203,6 +202,7 @@ class _Pass:
             for (row, _), at in zip(self._asked, found, strict=True)
             if at >= 0 and row.hash not in trained
         )
+        self._told("leaks", "exact", exact)
         self._told("leaks", "near", pairs)
 
     def _told(self, about: Literal["duplicates", "leaks"], how: str, pairs: Iterable[tuple[str, str]]) -> None:
