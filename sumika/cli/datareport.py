@@ -15,7 +15,7 @@ _TEXT = 600  # characters shown of a row
 def show(report: Report) -> None:
     tokens = report.tokens()
     output.print_table(("file", "format", "encoding", "rows", "columns not used"), [
-        (file.path, file.format or "", file.encoding, f"{file.rows:,}", ", ".join(sorted(file.unused)))
+        (file.path, file.format or "", "" if file.encoding == "binary" else file.encoding, f"{file.rows:,}", ", ".join(sorted(file.unused)))
         for file in (*report.files, *report.held_out_files)
     ], ("", ""))  # fmt: skip
     output.out().print()

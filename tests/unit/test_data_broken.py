@@ -163,6 +163,26 @@ def _zipped(name: str, content: bytes) -> Callable[[Path], None]:
     return build
 
 
+def _with_xml(head: bytes, row: bytes) -> Callable[[Path], None]:
+    """A workbook whose sheet begins with `head` and ends with `row`."""
+
+    def build(path: Path) -> None:
+        sheet(lambda page: None)(path)
+        with zipfile.ZipFile(path) as file:
+            parts = {name: file.read(name) for name in file.namelist()}
+        name = next(name for name in parts if name.endswith("sheet1.xml"))
+        body = parts[name][parts[name].index(b"<worksheet") :].replace(b"</sheetData>", row + b"</sheetData>")
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for part, content in (parts | {name: head + body}).items():
+                file.writestr(part, content)
+
+    return build
+
+
+ENTITY = b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/hostname">]>'
+INLINE = b'<row r="%b"><c t="inlineStr" r="A%b"><is><t>%b</t></is></c></row>'
+
+
 @pytest.mark.parametrize(
     ("build", "at", "what", "remedy"),
     [
@@ -178,6 +198,8 @@ def _zipped(name: str, content: bytes) -> Callable[[Path], None]:
         (sheet(lambda page: page.parent.create_sheet("別").append(["x"])), "", "several sheets with rows (Sheet, 別)", "keep one"),
         (_zipped("xl/vbaProject.bin", b"x"), "", "holds macros", "without them"),
         (_zipped("xl/externalLinks/externalLink1.xml", b"x"), "", "links to other workbooks", "values only"),
+        (_with_xml(ENTITY, INLINE % (b"3", b"3", b"&e;")), "", "is damaged", "save it again"),
+        (_with_xml(b"", INLINE % (b"999999999999", b"999999999999", b"x")), "", "is damaged", "save it again"),
         (_zipped("xl/media/x.xml", b"0" * 50_000_000), "", "unpacks to far more", "values only"),
     ],
 )  # fmt: skip

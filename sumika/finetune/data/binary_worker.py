@@ -9,6 +9,7 @@ only that row can't), and {"done": true} at the end; whoever reads sees by the l
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import unicodedata
@@ -38,16 +39,20 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = max(LARGEST_UNPACKED, HIGHEST_RATIO * os.path.getsize(path))
     try:
         for told in parquet(path) if kind == "parquet" else xlsx(path):
-            say(told)
+            most -= say(told)
+            if most < 0:
+                raise Refused("bomb")
         say({"done": True})
     except Refused as refused:
         say({"refused": refused.why})
 
 
-def say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def say(told: dict[str, Any]) -> int:
+    """Print one line; its length in characters."""
+    return sys.stdout.write(json.dumps(told) + "\n")
 
 
 def parquet(path: str) -> Iterator[dict[str, Any]]:
