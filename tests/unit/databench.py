@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import openpyxl
 import pyarrow
 from pyarrow import parquet
 from tokenizers import Tokenizer
@@ -61,6 +60,8 @@ def write(path: Path, rows: Sequence[dict[str, Any]], encoding: str = "utf-8") -
         case ".parquet":
             parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
         case ".xlsx":
+            import openpyxl
+
             book = openpyxl.Workbook()
             sheet = book.active
             sheet.append(columns)

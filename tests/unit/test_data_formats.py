@@ -66,8 +66,8 @@ def test_row_becomes_the_record_it_stands_for_also_as_json_in_a_cell(
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx"])
 def test_japanese_headers_are_mapped_and_a_hidden_column_is_not_taken(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"a{suffix}", [{"質問": "q1", "回答": "a1", "prompt": "no", "ガス": "x"}])
-    (row,) = read(path, columns={"prompt": "質問", "completion": "回答"})
+    path = write(tmp_path / f"a{suffix}", [{"質問": "q1", "カ\u3099イト\u3099 ": "a1", "prompt": "no"}])
+    (row,) = read(path, columns={"prompt": "質問", "completion": "ガイド"})
     assert row.content == Conversation([U1, A1])
 
 

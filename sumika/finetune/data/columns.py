@@ -41,7 +41,8 @@ def fields(row: Mapping[str, Any], named: Mapping[str, str], *, may_lack: bool =
     Raises:
         DataError: a column that data.columns names is not there, unless it `may_lack`.
     """
-    wanted = {field: unicodedata.normalize("NFC", column).strip() for field, column in named.items()}
+    row = {_plain(name): value for name, value in row.items()}
+    wanted = {field: _plain(column) for field, column in named.items()}
     if may_lack:
         wanted = {field: column for field, column in wanted.items() if column in row}
     for field, column in wanted.items():
@@ -49,6 +50,11 @@ def fields(row: Mapping[str, Any], named: Mapping[str, str], *, may_lack: bool =
             raise _no_column(f"data.columns.{field}", column, row)
     taken = set(wanted.values())
     return {name: value for name, value in row.items() if name not in taken} | {f: row[c] for f, c in wanted.items()}
+
+
+def _plain(name: str) -> str:
+    """A header as macOS takes it apart is the same header."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def used(format: Format, with_facts: bool) -> set[str]:
