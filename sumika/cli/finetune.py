@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sumika.cli import output
+from sumika.cli import datareport, output
 from sumika.cli.context import opened
 from sumika.cli.output import Json
 from sumika.finetune import config as jobs
 from sumika.finetune import pipeline
+from sumika.finetune.data import affected as affecting
+from sumika.finetune.data import reports
+from sumika.finetune.data.reading import How
+from sumika.finetune.data.settings import Columns, Encoding
+from sumika.models.errors import quoted
 from sumika.models.registry import Version
 
 app = typer.Typer(no_args_is_help=True, help="LoRA jobs from a YAML.")
@@ -24,11 +30,12 @@ def check(file: File, overrides: Overrides = None, json: Json = False) -> None:
     """Find in seconds what would fail later: config, data, template, stop token, lengths."""
     config = jobs.load(file, overrides)
     with opened() as (settings, store):
-        figures = pipeline.check(config, store, settings.layout).figures()
+        checked = pipeline.check(config, store, settings.layout)
     if json:
-        output.print_json(figures)
+        output.print_json(checked.figures())
     else:
-        output.print_table(("", ""), figures.items(), ("", ""))
+        output.print_table(("", ""), checked.figures().items(), ("", ""))
+        datareport.show_warnings(checked.data.report)
         output.say("The job can start: sumika finetune run …", "この学習は開始できます: sumika finetune run …")
 
 
@@ -44,6 +51,69 @@ def run(file: File, overrides: Overrides = None, json: Json = False) -> None:
         tell_judged(version)
     if version.gate == "refused":
         raise typer.Exit(2)
+
+
+@app.command()
+def data(
+    file: File,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the HTML page; default: $SUMIKA_HOME/reports/JOB.")] = None,
+    json: Json = False,
+) -> None:
+    """Report on a job's data without training: what is kept, dropped, repeated, personal, and how the model sees it."""
+    config = jobs.load(file, overrides)
+    with opened() as (settings, store):
+        looked = pipeline.look(config, store, settings.layout)
+    folder = out or settings.layout.root / "reports" / config.job.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    page = reports.keep(looked.data.report, folder, output.language())
+    if json:
+        output.print_json(looked.data.report.as_dict())
+    else:
+        datareport.show(looked.data.report)
+        output.out().print(f"\n{page}", highlight=False, soft_wrap=True)
+    looked.data.problems.stop()
+
+
+@app.command()
+def affected(
+    record: Annotated[
+        Path, typer.Option(help="The records to look for, in any format that training takes; questions alone will do.")
+    ],
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, for example prompt=質問, as in data.columns.")] = None,
+    encoding: Annotated[Encoding, typer.Option(help="As data.encoding.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Name the adapters that were trained on a record, and the aliases they serve: for requests to delete."""
+    asked = affecting.read(record, How(_named(column or []), encoding=encoding, questions=True))
+    with opened() as (settings, store):
+        found = affecting.find(asked, store, settings.layout)
+    saw = [one for one in found if one.affected]
+    unknown = [one for one in found if one.records is None]
+    if json:
+        output.print_json(
+            {"asked": len(asked), "affected": [asdict(one) for one in saw], "unknown": [one.name for one in unknown]}
+        )
+        return
+    output.print_table(
+        ("adapter", "in service as", "records seen", "questions seen"),
+        [(one.name, ", ".join(one.aliases) or "–", f"{one.records} of {len(asked)}", one.questions) for one in saw],
+        ("No adapter here keeps a trace of these records.", "これらのレコードを学習したアダプターはありません。"),
+    )
+    if unknown:
+        names = ", ".join(one.name for one in unknown)
+        output.say(
+            f"Can't be told for {names}: trained elsewhere, without a list of records.",
+            f"{names} は判定できません(学習レコードの一覧がないため)。",
+        )
+
+
+def _named(columns: list[str]) -> dict[str, str]:
+    given = dict(column.partition("=")[::2] for column in columns)
+    if strange := sorted(given.keys() - Columns.model_fields.keys()) or [field for field, column in given.items() if not column]:
+        known = ", ".join(Columns.model_fields)
+        raise typer.BadParameter(f"'{quoted(strange[0])}': write FIELD=COLUMN, where FIELD is one of {known}")
+    return given
 
 
 def tell_judged(version: Version) -> None:

@@ -4,26 +4,71 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sumika.finetune.dataset import BadData, Messages, Row
-from sumika.models.errors import SumikaError
+from sumika.finetune.data.problems import DataError
+from sumika.finetune.data.record import Content, Conversation, Document, Messages, Preference
+from sumika.models.errors import SumikaError, quoted
 
 IGNORED = -100  # what torch's cross-entropy leaves out
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Token ids of one row, and the same with every token that is not trained replaced by -100."""
+    """Token ids of one row, and which of them are trained: (start, end) spans. A million rows fit in memory."""
 
-    input_ids: list[int]
-    labels: list[int]
+    ids: array[int]
+    trained_spans: tuple[tuple[int, int], ...]
+
+    @property
+    def input_ids(self) -> list[int]:
+        return self.ids.tolist()
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids, with every one that is not trained replaced by -100."""
+        labels = [IGNORED] * len(self.ids)
+        for start, end in self.trained_spans:
+            labels[start:end] = self.ids[start:end]
+        return labels
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
 
     @property
     def trained(self) -> int:
-        return sum(label != IGNORED for label in self.labels)
+        return sum(end - start for start, end in self.trained_spans)
+
+    def cut(self, limit: int) -> Rendered:
+        """The first `limit` tokens."""
+        spans = ((start, min(end, limit)) for start, end in self.trained_spans if start < limit)
+        return Rendered(self.ids[:limit], tuple(spans))
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPair:
+    """A preference pair for DPO: its prompt's ids, and those of either answer up to and with the stop token."""
+
+    prompt_ids: array[int]
+    chosen_ids: array[int]
+    rejected_ids: array[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+    @property
+    def trained(self) -> int:
+        return len(self.chosen_ids) + len(self.rejected_ids)
+
+    def cut(self, limit: int) -> RenderedPair:
+        """Both answers cut so that each ends within `limit` tokens."""
+        left = max(limit - len(self.prompt_ids), 0)
+        return RenderedPair(self.prompt_ids, self.chosen_ids[:left], self.rejected_ids[:left])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,51 +116,94 @@ class ChatFormat:
         """What the engine is given when it is asked to answer `messages`."""
         return self._ids(messages, add_generation_prompt=True)
 
-    def render(self, row: Row) -> Rendered:
-        """Token ids and labels of one row; trained is each answer up to and with its stop token.
+    def render(self, content: Content) -> Rendered | RenderedPair:
+        """A record as the model sees it.
 
         Raises:
-            SumikaError: `bad_data`, when the template refuses the row, or its answers can't be found or do not end.
+            DataError: when the template refuses it, or its answers can't be found or do not end.
         """
-        from jinja2 import TemplateError
+        match content:
+            case Conversation():
+                return self.render_conversation(content)
+            case Document():
+                return self.render_document(content)
+            case Preference():
+                return self.render_preference(content)
 
-        self._refuse_stops_in_text(row)
-        try:
-            whole = self._ids(row.messages, add_generation_prompt=False)
-            labels = [IGNORED] * len(whole)
-            for index, message in enumerate(row.messages):
-                if message["role"] == "assistant":
-                    start, end = self._span(row, index, whole)
-                    labels[start:end] = whole[start:end]
-        except TemplateError as error:
-            raise BadData([f"{row.where}: the base's chat template refuses this row: {error}"]) from None
-        return Rendered(whole, labels)
+    def render_conversation(self, content: Conversation) -> Rendered:
+        """Trained is each answer up to and with its stop token.
 
-    def _refuse_stops_in_text(self, row: Row) -> None:
-        """A stop token spelt out in a message would end its turn in the middle, and pass the rest off as another's."""
-        for number, message in enumerate(row.messages, start=1):
-            ids = self.tokenizer(message["content"], add_special_tokens=False)["input_ids"]
+        Raises:
+            DataError: as `render`.
+        """
+        self._refuse_stops_in_text(content)
+        messages = content.messages
+        whole = self._templated(messages, add_generation_prompt=False)
+        answers = (index for index, message in enumerate(messages) if message["role"] == "assistant")
+        return Rendered(array("i", whole), tuple(self._span(messages, index, whole) for index in answers))
+
+    def render_document(self, content: Document) -> Rendered:
+        """The text without any template, between the tokenizer's own first token and its end of text; all else is trained.
+
+        Raises:
+            DataError: as `render`.
+        """
+        self._refuse_stops_in_text(content)
+        ids = list(self.tokenizer(content.text)["input_ids"])
+        first = int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
+        end = self.tokenizer.eos_token_id
+        if end is not None and ids[-1:] != [end]:
+            ids.append(end)
+        return Rendered(array("i", ids), ((first, len(ids)),))
+
+    def render_preference(self, content: Preference) -> RenderedPair:
+        """Raises DataError as `render`."""
+        chosen, rejected = (self.render_conversation(content.answered(answer)) for answer in (content.chosen, content.rejected))
+        start = chosen.trained_spans[-1][0]
+        answers = (one.ids[slice(*one.trained_spans[-1])] for one in (chosen, rejected))
+        return RenderedPair(chosen.ids[:start], *answers)
+
+    def _refuse_stops_in_text(self, content: Content) -> None:
+        """A stop token spelt out in a text would end its turn in the middle, and pass the rest off as another's."""
+        for where, text in content.texts():
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             if found := sorted(set(ids) & set(self.stop_ids)):
                 token = self.tokenizer.convert_ids_to_tokens(found[0])
-                raise BadData(
-                    [f"{row.where}: message {number}: content holds {token}, which ends a turn; write it in other words"]
+                raise DataError(
+                    f"{where}: content holds {token}, which ends a turn; write it in other words",
+                    f"{where}: 発話の終わりを表す {token} を含みます。別の書き方にしてください",
                 )
 
-    def _span(self, row: Row, index: int, whole: list[int]) -> tuple[int, int]:
-        before = self._ids(row.messages[:index], add_generation_prompt=True)
-        upto = self._ids(row.messages[: index + 1], add_generation_prompt=False)
+    def _span(self, messages: Messages, index: int, whole: list[int]) -> tuple[int, int]:
+        before = self._templated(messages[:index], add_generation_prompt=True)
+        upto = self._templated(messages[: index + 1], add_generation_prompt=False)
         if upto[: len(before)] != before or whole[: len(upto)] != upto:
-            raise BadData([
-                f"{row.where}: the base's template renders message {index + 1} differently within the whole conversation, "
-                "so its tokens can't be told apart; train on single turns"
-            ])  # fmt: skip
+            raise DataError(
+                f"the base's template renders message {index + 1} differently within the whole conversation, "
+                "so its tokens can't be told apart; train on single turns",
+                f"このベースモデルのテンプレートでは、会話全体の中でメッセージ {index + 1} の表現が変わるため、"
+                "学習範囲を決められません。1往復の会話にしてください",
+            )
         stops = [i for i in range(len(before), len(upto)) if upto[i] in self.stop_ids]
         if not stops:
-            raise BadData([
-                f"{row.where}: answer {index + 1} does not end with a token the served model stops on {list(self.stop_ids)}; "
-                "the template and generation_config.json disagree"
-            ])  # fmt: skip
+            raise DataError(
+                f"answer {index + 1} does not end with a token the served model stops on {list(self.stop_ids)}; "
+                "the template and generation_config.json disagree",
+                f"応答 {index + 1} が、配備時の停止トークン {list(self.stop_ids)} で終わりません。"
+                "テンプレートと generation_config.json が食い違っています",
+            )
         return len(before), stops[-1] + 1
+
+    def _templated(self, messages: Messages, *, add_generation_prompt: bool) -> list[int]:
+        from jinja2 import TemplateError
+
+        try:
+            return self._ids(messages, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            raise DataError(
+                f"the base's chat template refuses this row: {quoted(str(error))}; change its roles or leave it out",
+                f"ベースモデルのチャットテンプレートがこの行を受け付けません({quoted(str(error))})。roleを変えるか取り除いてください",
+            ) from None
 
     def _ids(self, messages: Messages, *, add_generation_prompt: bool) -> list[int]:
         encoded = self.tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=add_generation_prompt)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from sumika.finetune.data.settings import Data, local
+from sumika.finetune.group import Group
 from sumika.models import yamlfile
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef, check_name
@@ -28,39 +30,28 @@ def _a_version(text: str) -> str:
 
 def _a_file(path: Path) -> Path:
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; give the path of a local JSONL file")
+        raise ValueError(f"there is no file {path}; give the path of a local file")
     return path
 
 
 Name = Annotated[str, AfterValidator(_a_name)]
-LocalFile = Annotated[Path, AfterValidator(_a_file)]
+LocalFile = Annotated[Path, BeforeValidator(local), AfterValidator(_a_file)]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Job(_Group):
+class Job(Group):
     """`seed` fixes the order of the data and LoRA's first weights."""
 
     name: Name
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class Base(_Group):
+class Base(Group):
     """`version`: NAME@N, or NAME for its newest version."""
 
     version: Annotated[str, AfterValidator(_a_version)]
 
 
-class Data(_Group):
-    """`max_length` in tokens; None takes what the base is served with. Longer rows stop the job."""
-
-    train: LocalFile
-    max_length: int | None = Field(default=None, ge=16)
-
-
-class Lora(_Group):
+class Lora(Group):
     """As in PEFT: `r` is the rank, the update is scaled by `alpha / r`."""
 
     r: int = Field(default=16, ge=1)
@@ -69,7 +60,7 @@ class Lora(_Group):
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
 
 
-class Train(_Group):
+class Train(Group):
     """`batch_size` in rows a step; `warmup` as a share of all steps."""
 
     epochs: float = Field(default=3, gt=0, le=1000)
@@ -79,21 +70,21 @@ class Train(_Group):
     warmup: float = Field(default=0.05, ge=0, lt=1)
 
 
-class Evaluate(_Group):
+class Evaluate(Group):
     """Rows that were never trained on, each with the facts its answer must hold."""
 
     held_out: LocalFile
     max_new_tokens: int = Field(default=96, ge=1, le=4096)
 
 
-class Gate(_Group):
+class Gate(Group):
     """What a candidate must reach to be served: `min_facts` is the share of held-out rows answered with the right facts."""
 
     min_facts: float = Field(default=0.6, ge=0, le=1)
     better_than_base: bool = True
 
 
-class Serve(_Group):
+class Serve(Group):
     """`alias` is also the adapter's name in the registry; `max_lora_rank` the limit of the engine that will load it."""
 
     alias: Name
@@ -101,7 +92,7 @@ class Serve(_Group):
     gate: Gate = Gate()
 
 
-class JobConfig(_Group):
+class JobConfig(Group):
     job: Job
     base: Base
     data: Data

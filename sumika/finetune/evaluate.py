@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sumika.finetune.chat import ChatFormat
-from sumika.finetune.dataset import Row
+from sumika.finetune.data.record import Conversation, Row
 
 _BATCH = 16
 
@@ -60,7 +60,7 @@ def _has(text: str, fact: str) -> bool:
     return False
 
 
-def answer(model: Any, chat: ChatFormat, rows: Sequence[Row], max_new_tokens: int) -> list[Answer]:
+def answer(model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], max_new_tokens: int) -> list[Answer]:
     """Answer each row's question greedily, in batches padded on the left."""
     answers = []
     for start in range(0, len(rows), _BATCH):
@@ -68,10 +68,10 @@ def answer(model: Any, chat: ChatFormat, rows: Sequence[Row], max_new_tokens: in
     return answers
 
 
-def _answer_batch(model: Any, chat: ChatFormat, rows: Sequence[Row], max_new_tokens: int) -> list[Answer]:
+def _answer_batch(model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], max_new_tokens: int) -> list[Answer]:
     import torch
 
-    prompts = [chat.prompt_ids(row.question) for row in rows]
+    prompts = [chat.prompt_ids(row.content.question) for row in rows]
     width = max(map(len, prompts))
     pad = chat.pad_id
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
@@ -84,8 +84,8 @@ def _answer_batch(model: Any, chat: ChatFormat, rows: Sequence[Row], max_new_tok
     return [_one(chat, row, tokens[width:]) for row, tokens in zip(rows, out.tolist(), strict=True)]
 
 
-def _one(chat: ChatFormat, row: Row, tokens: list[int]) -> Answer:
+def _one(chat: ChatFormat, row: Row[Conversation], tokens: list[int]) -> Answer:
     stop = next((i for i, token in enumerate(tokens) if token in chat.stop_ids), None)
     ids = tokens if stop is None else tokens[: stop + 1]
     text = chat.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    return Answer(row.question[-1]["content"], text, ids, holds_facts(text, row.facts), stop is not None)
+    return Answer(row.content.question[-1]["content"], text, ids, holds_facts(text, row.facts), stop is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -15,10 +14,10 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
-from sumika.finetune import dataset
 from sumika.finetune.chat import ChatFormat, Rendered
 from sumika.finetune.config import Base, JobConfig
-from sumika.finetune.dataset import BadData, Row, Rows
+from sumika.finetune.data import records, reports
+from sumika.finetune.data.prepare import Prepared, prepare
 from sumika.models import adapter_rules, canary, importing, registry
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
@@ -30,27 +29,52 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """A job's data, read and rendered for its base; `data.problems` may still hold what stops it."""
+
+    base: Version
+    folder: Path
+    chat: ChatFormat
+    data: Prepared
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """A job that may start: its base, and its rows as the model will see them."""
 
     base: Version
     folder: Path
     chat: ChatFormat
-    train: Rows
-    held_out: Rows
+    data: Prepared
     rendered: list[Rendered]
 
     def figures(self) -> dict[str, Any]:
-        lengths = sorted(len(row.input_ids) for row in self.rendered)
+        tokens = self.data.report.tokens()
         return {
             "base": str(self.base.ref),
             "rows": len(self.rendered),
-            "held_out": len(self.held_out.rows),
-            "longest_row_tokens": lengths[-1],
-            "median_row_tokens": lengths[len(lengths) // 2],
-            "tokens": sum(lengths),
+            "held_out": len(self.data.held_out),
+            "longest_row_tokens": tokens["longest"],
+            "median_row_tokens": tokens["median"],
+            "tokens": sum(row.length for row in self.rendered),
             "trained_tokens": sum(row.trained for row in self.rendered),
         }
+
+
+def look(config: JobConfig, store: Store, home: Home) -> Looked:
+    """Read the data as the base will see it, and leave what is wrong with it in `data.problems`.
+
+    Raises:
+        SumikaError: `not_found`, `wrong_kind`, `no_template`, `no_stop_token`.
+    """
+    base = _base(config.base.version, store)
+    folder = home.artifacts / base.folder
+    chat = ChatFormat.of(folder)
+    limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
+    data = prepare(
+        config.data, config.evaluate.held_out, chat, job=config.job.name, base=str(base.ref), limit=limit, seed=config.job.seed
+    )
+    return Looked(base, folder, chat, data)
 
 
 def check(config: JobConfig, store: Store, home: Home) -> Checked:
@@ -59,17 +83,12 @@ def check(config: JobConfig, store: Store, home: Home) -> Checked:
     Raises:
         SumikaError: `not_found`, `wrong_kind`, `bad_target`, `bad_data`, `no_template`, `no_stop_token`.
     """
-    base = _base(config.base.version, store)
-    folder = home.artifacts / base.folder
     _check_alias(config.serve.alias, store)
-    _check_targets(config.lora.target_modules, folder)
-    train, held_out = dataset.read(config.data.train), dataset.read(config.evaluate.held_out, with_facts=True)
-    if leaked := list(dataset.leaks(train, held_out)):
-        raise BadData(leaked)
-    chat = ChatFormat.of(folder)
-    limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
-    rendered = _render(chat, [*train.rows, *held_out.rows], limit)
-    return Checked(base, folder, chat, train, held_out, rendered[: len(train.rows)])
+    base = _base(config.base.version, store)
+    _check_targets(config.lora.target_modules, home.artifacts / base.folder)
+    looked = look(config, store, home)
+    looked.data.problems.stop()
+    return Checked(looked.base, looked.folder, looked.chat, looked.data, looked.data.rows())
 
 
 def run(config: JobConfig, store: Store, home: Home, console: Console) -> Version:
@@ -88,8 +107,9 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
 
         model = train.load_base(checked.folder)
     folder = _run_folder(config, home)
+    reports.keep(checked.data.report, folder)
     trained = train.train(model, checked.chat, checked.rendered, config, folder, console)
-    rows = checked.held_out.rows
+    rows = checked.data.held_out
     with console.status("judging: held-out questions, with the adapter and without"):
         candidate = evaluate.answer(trained.model, checked.chat, rows, config.evaluate.max_new_tokens)
         with trained.model.disable_adapter():
@@ -105,6 +125,7 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
     adapter = folder / "adapter"
     _save_adapter(trained.model, adapter, checked.base.ref)
     canary.save(adapter, prompts)
+    records.write(adapter, checked.data.marks)
     training = _lineage(config, checked) | {
         "run": folder.name, "steps": trained.steps, "seconds": round(trained.seconds, 1),
         "trained_tokens": trained.trained_tokens, "first_loss": trained.losses[0], "last_loss": trained.losses[-1],
@@ -156,25 +177,6 @@ def _check_targets(targets: Literal["all-linear"] | list[str], base: Path) -> No
         )
 
 
-def _render(chat: ChatFormat, rows: Sequence[Row], limit: int | None) -> list[Rendered]:
-    """Each row as the model sees it; those that can't be, or are longer than `limit` tokens, are told together."""
-    rendered, problems = [], []
-    for row in rows:
-        try:
-            seen = chat.render(row)
-        except BadData as error:
-            problems += error.problems
-            continue
-        rendered.append(seen)
-        if limit is not None and len(seen.input_ids) > limit:
-            problems.append(
-                f"{row.where}: {len(seen.input_ids)} tokens, at most {limit} fit; shorten it, split it, or raise data.max_length"
-            )
-    if problems:
-        raise BadData(problems)
-    return rendered
-
-
 def _gate(config: JobConfig, candidate: Any, base: Any) -> Gate:
     wanted = config.serve.gate
     better = candidate.right > base.right or not wanted.better_than_base
@@ -206,12 +208,7 @@ def _lineage(config: JobConfig, checked: Checked) -> dict[str, Any]:
     """What made this adapter: enough to make it again, and to find it by a record it saw."""
     return {
         "base": {"version": str(checked.base.ref), "digest": checked.base.digest},
-        "data": {
-            "file": checked.train.path.name,
-            "sha256": checked.train.sha256,
-            "records": [row.hash for row in checked.train.rows],
-        },
-        "held_out": {"file": checked.held_out.path.name, "sha256": checked.held_out.sha256},
+        "data": checked.data.report.as_dict() | {"records": records.FILE},
         "template_sha256": checked.chat.template_sha256,
         "stop_ids": list(checked.chat.stop_ids),
         "config": config.model_dump(mode="json"),

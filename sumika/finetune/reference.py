@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sumika.finetune.chat import ChatFormat
-from sumika.finetune.dataset import Row
+from sumika.finetune.data.record import Conversation, Row
 from sumika.finetune.evaluate import Answer
 from sumika.models.canary import CanaryPrompt
 
@@ -15,11 +15,11 @@ PROMPTS = 2
 _LONGEST = 16
 
 
-def make(model: Any, chat: ChatFormat, rows: Sequence[Row], answers: Sequence[Answer]) -> list[CanaryPrompt]:
+def make(model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], answers: Sequence[Answer]) -> list[CanaryPrompt]:
     """The first few held-out questions with the adapter's own answers, scored by both models (`model` is a PEFT model)."""
     made = []
     for row, answer in list(zip(rows, answers, strict=True))[:PROMPTS]:
-        prompt, ids = chat.prompt_ids(row.question), answer.ids[:_LONGEST]
+        prompt, ids = chat.prompt_ids(row.content.question), answer.ids[:_LONGEST]
         with_adapter = log_probabilities(model, prompt, ids)
         with model.disable_adapter():
             made.append(CanaryPrompt(prompt, ids, with_adapter, log_probabilities(model, prompt, ids)))

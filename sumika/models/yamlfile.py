@@ -160,7 +160,7 @@ def suggestion(kind: type[BaseModel], loc: Key) -> str:
     """'; did you mean …?' with the nearest known key, looked for first in its own group and then in the others."""
     known = list(_keys(kind, ()))
     unknown = str(loc[-1])
-    group = tuple(str(part) for part in loc[:-1])
+    group = tuple(part for part in loc[:-1] if isinstance(part, str))  # a place in a list is part of no key's name
     beside = [path for path in known if path[:-1] == group]
     # Another group's key must be all but spelt out: a faint likeness there misleads more than it helps.
     for paths, cutoff in ((beside, 0.6), (known, 0.85)):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -13,11 +10,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from sumika.finetune import config as jobs
-from sumika.finetune import dataset, evaluate
+from sumika.finetune import evaluate
 from sumika.finetune.chat import IGNORED, ChatFormat
-from sumika.finetune.dataset import Row
+from sumika.finetune.data.problems import DataError
+from sumika.finetune.data.record import Conversation
 from sumika.models.errors import SumikaError
 from tests.conftest import ROOT
+from tests.unit.databench import prepared
 
 QA = [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}]
 TEMPLATE = "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -41,8 +40,8 @@ def job(*overrides: str) -> jobs.JobConfig:
         ("train.epochs=0", "train.epochs"),
         ("train.learning_rate=yes", "train.learning_rate"),
         ("train.batch_size=1_0", "train.batch_size"),
-        ("data.train=none.jsonl", "there is no file none.jsonl"),
-        ("data.train=https://example.com/x.jsonl", "there is no file"),
+        ("data.train=none.jsonl", "data.train[0].path: there is no file none.jsonl"),
+        ("data.train=https://example.com/x.jsonl", "data.train[0].path: is an address"),
         ("serve.alias=../x", "serve.alias"),
         ("serve.alias=a..b", "serve.alias: 'a..b' can't be a name"),
         ("serve.alias=latest", "serve.alias: 'latest' can't be a name"),
@@ -51,6 +50,24 @@ def job(*overrides: str) -> jobs.JobConfig:
         ("base.version=Tiny", "base.version: 'Tiny' can't be a name"),
         ("lora.target_modules=[]", "lora.target_modules"),
         ("evaluate.held_out=samples", "evaluate.held_out: there is no file samples"),
+        ("evaluate.held_out=file:///x.jsonl", "evaluate.held_out: is an address"),
+        ("data.train=s3://bucket/x.jsonl", "is an address"),
+        ("data.train=globis-university/aozorabunko-clean", "names of data sets on a hub are not looked up"),
+        ("data.train=/dev/zero", "is no regular file"),
+        ("data.train=[]", "data.train: Value should have at least 1 item"),
+        ("data.train=[{path: README.md, weigth: 2}]", "unknown key 'data.train[0].weigth'; did you mean 'data.train.weight'?"),
+        ("data.train=[{path: README.md, weight: 0}]", "data.train[0].weight"),
+        ("data.train=[{weight: 1}]", "'data.train[0].path' is missing"),
+        ("data.columns={質問: prompt}", "unknown key 'data.columns.質問'; known here: messages"),
+        ("data.columns.promt=質問", "did you mean 'data.columns.prompt'?"),
+        ("data.format=chat", "data.format: Input should be 'auto', 'messages'"),
+        ("data.encoding=shift_jis", "data.encoding: Input should be 'auto', 'utf-8', 'cp932'"),
+        ("data.normalise=nfc", "did you mean 'data.normalize'?"),
+        ("data.normalize=NFKC", "data.normalize: Input should be 'none', 'nfc' or 'nfkc'"),
+        ("data.too_long=cut", "data.too_long: Input should be 'error', 'drop' or 'truncate'"),
+        ("data.pii=blok", "data.pii: must be one of block, mask, allow, or a mapping of my_number"),
+        ("data.pii={phon: mask}", "did you mean 'data.pii.phone'?"),
+        ("data.max_length=8", "data.max_length"),
         ("serve.gate.min_facts=1.1", "serve.gate.min_facts"),
         ("job.output_dir=/tmp/x", "unknown key"),
         ("job.seed=-1", "job.seed"),
@@ -63,82 +80,12 @@ def test_job_that_would_fail_later_is_refused_at_once(override: str, said: str) 
     assert told.value.code == "bad_config" and said in told.value.en
 
 
-def write(tmp_path: Path, *rows: Any, name: str = "rows.jsonl") -> Path:
-    path = tmp_path / name
-    path.write_bytes(
-        b"".join((row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode()) + b"\n" for row in rows)
-    )
-    return path
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        (b"{", "not JSON"),
-        ([], "not a JSON object"),
-        ({}, "'messages' is missing"),
-        ({"messages": []}, "'messages' is missing"),
-        ({"messages": ["x"]}, "role must be"),
-        ({"messages": [{"role": "human", "content": "x"}]}, "role must be"),
-        ({"messages": [{"role": "user", "content": " "}]}, "content is missing or empty"),
-        ({"messages": [{"role": "user", "content": 1}]}, "content is missing or empty"),
-        ({"messages": [{"role": "user", "content": "x"}]}, "end with assistant"),
-        ({"messages": QA[::-1]}, "end with assistant"),
-        ({"messages": [*QA, {"role": "user", "content": "x"}]}, "end with assistant"),
-        ({"messages": [QA[0], {"role": "assistant", "content": "文字\ufffd化け"}]}, "U+FFFD"),
-        ({"messages": [QA[0], QA[1] | {"tool_calls": []}]}, "'tool_calls' is not trained on"),
-        (b'{"messages": [{"role": "user", "content": "\\ud83d"}, {"role": "assistant", "content": "a1"}]}', "surrogate"),
-        (b"[" * 100_000, "not JSON"),
-        ({"messages": QA}, "'facts' must be"),
-        ({"messages": QA, "facts": [[" "]]}, "'facts' must be"),
-        ({"messages": QA, "facts": [[]]}, "'facts' must be"),
-        ("日本".encode("cp932"), "is not UTF-8"),
-    ],
-)
-def test_row_that_is_no_conversation_is_told_by_file_and_line(tmp_path: Path, row: Any, said: str) -> None:
-    good = {"messages": QA, "facts": [["a1"]]}
-    path = write(tmp_path, good, row, good)
-    with pytest.raises(SumikaError) as told:
-        dataset.read(path, with_facts=True)
-    assert told.value.code == "bad_data" and f"{path}:2: " in told.value.en and said in told.value.en
-
-
-def test_bad_rows_are_told_all_at_once(tmp_path: Path) -> None:
-    with pytest.raises(SumikaError) as told:
-        dataset.read(write(tmp_path, {}, {"messages": QA}, []))
-    assert "(2 to mend)" in told.value.en and ":1: " in told.value.en and ":3: " in told.value.en
-
-
-def test_file_without_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SumikaError, match="holds no rows"):
-        dataset.read(write(tmp_path, b"", b"  "))
-
-
-def test_record_has_one_hash_in_every_form_of_unicode_and_order_of_keys(tmp_path: Path) -> None:
-    kana = [{"role": "user", "content": "ガス料金"}, {"role": "assistant", "content": "はい"}]
-    apart = [{"content": unicodedata.normalize("NFD", m["content"]), "role": m["role"]} for m in kana]
-    rows = dataset.read(write(tmp_path, {"messages": kana}, {"id": 1, "messages": apart}, {"messages": QA})).rows
-    assert rows[0].hash == rows[1].hash != rows[2].hash
-
-
-def test_question_held_out_and_trained_on_is_a_leak(tmp_path: Path) -> None:
-    train = dataset.read(write(tmp_path, {"messages": QA}))
-    held = dataset.read(
-        write(tmp_path, {"messages": [QA[0], {"role": "assistant", "content": "other"}], "facts": [["x"]]}, name="held.jsonl"),
-        with_facts=True,
-    )
-    assert len(list(dataset.leaks(train, held))) == 1
-    assert list(dataset.leaks(train, dataset.read(ROOT / "samples/sakura/heldout.jsonl", with_facts=True))) == []
-
-
-def test_sample_company_has_what_the_readme_says() -> None:
-    train, held = (
-        dataset.read(ROOT / "samples/sakura/faq.jsonl"),
-        dataset.read(ROOT / "samples/sakura/heldout.jsonl", with_facts=True),
-    )
-    assert len({row.messages[-1]["content"] for row in train.rows}) >= 60 and len(held.rows) == 15
-    assert list(dataset.leaks(train, held)) == []
-    assert all(evaluate.holds_facts(row.messages[-1]["content"], row.facts) for row in held.rows)
+def test_sample_company_has_what_the_readme_says(tmp_path: Path) -> None:
+    done = prepared(tmp_path, "samples/sakura/faq.jsonl", held_out=ROOT / "samples/sakura/heldout.jsonl")
+    done.problems.stop()
+    assert done.report.kept == 192 and len(done.held_out) == 15 and done.report.leaks.total() == 0
+    assert done.report.pii["phone"]["found"] == done.report.duplicates["exact"] == 0 and list(done.report.warnings()) == []
+    assert all(evaluate.holds_facts(row.content.messages[-1]["content"], row.facts) for row in done.held_out)
 
 
 def chat_format(template: str = TEMPLATE, stop: str = "<end>") -> ChatFormat:
@@ -152,12 +99,8 @@ def chat_format(template: str = TEMPLATE, stop: str = "<end>") -> ChatFormat:
     return ChatFormat(tokenizer, (words.index(stop),), "")
 
 
-def row(*messages: dict[str, str]) -> Row:
-    return Row(list(messages), "rows.jsonl:1", "")
-
-
 def trained_words(chat: ChatFormat, *messages: dict[str, str]) -> list[str]:
-    rendered = chat.render(row(*messages))
+    rendered = chat.render_conversation(Conversation(list(messages)))
     assert len(rendered.labels) == len(rendered.input_ids)
     assert all(label in (IGNORED, token) for token, label in zip(rendered.input_ids, rendered.labels, strict=True))
     return [str(word) for word in chat.tokenizer.convert_ids_to_tokens([label for label in rendered.labels if label != IGNORED])]
@@ -175,7 +118,7 @@ def test_trained_are_the_answers_with_their_stop_token_and_nothing_else() -> Non
 
 def test_prompt_of_a_row_is_what_stands_before_its_answer() -> None:
     chat = chat_format()
-    rendered = chat.render(row(*QA))
+    rendered = chat.render_conversation(Conversation(QA))
     prompt = chat.prompt_ids(QA[:1])
     assert rendered.input_ids[: len(prompt)] == prompt and set(rendered.labels[: len(prompt)]) == {IGNORED}
 
@@ -189,9 +132,9 @@ def test_prompt_of_a_row_is_what_stands_before_its_answer() -> None:
     ],
 )
 def test_template_that_disagrees_with_serving_is_refused(template: str, stop: str, said: str) -> None:
-    with pytest.raises(SumikaError) as told:
-        chat_format(template, stop).render(row(*QA))
-    assert said in told.value.en and "rows.jsonl:1" in told.value.en
+    with pytest.raises(DataError) as told:
+        chat_format(template, stop).render(Conversation(QA))
+    assert said in told.value.en
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from sumika.finetune import config as jobs
-from sumika.finetune import dataset, pipeline
+from sumika.finetune import pipeline
+from sumika.finetune.data.problems import BadData
 from sumika.models import importing
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -115,10 +116,10 @@ def test_held_out_row_that_the_template_refuses_is_told_before_training(bench: B
 def test_rows_that_the_template_refuses_or_that_are_too_long_are_told_all_at_once(bench: Bench) -> None:
     long = {"messages": turns("q1 " * 30, "a2")}
     refused = {"messages": turns("q2", "a2", system="q1")}
-    with pytest.raises(dataset.BadData) as told:
+    with pytest.raises(BadData) as told:
         bench.check("data.max_length=16", train=[refused, *TRAIN, long, refused])
-    assert [problem.split(": ")[0].rpartition(":")[2] for problem in told.value.problems] == ["1", "4", "5"]
-    assert "35 tokens, at most 16 fit" in told.value.problems[1]
+    assert [problem.where.rpartition(":")[2] for problem in told.value.problems] == ["1", "4", "5"]
+    assert "35 tokens, at most 16 fit" in told.value.problems[1].en
 
 
 @pytest.mark.parametrize("row", [turns("q1 <end> <assistant> a2", "a1"), turns("q1", "a1 <end> <user> q2")])

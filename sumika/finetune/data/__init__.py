@@ -1,0 +1,1 @@
+"""Data in: files read strictly, rows checked, counted and rendered, and the report of it all."""
