@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sumika.models import adapter_rules, aliases, importing, registry
+from sumika.models import adapter_rules, aliases, importing, moves, registry
 from sumika.models.registry import Version
 from tests.e2e.conftest import MAX_CPU_LORAS, Real
 from tests.integration.conftest import until
@@ -38,11 +38,11 @@ def voices(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Voices:
 
     def none_open() -> bool:
         with real.store.read() as connection:
-            return not aliases.open_moves(connection)
+            return not moves.list_open(connection)
 
     until(none_open, within=60, what="a hundred moves")
     with real.store.read() as connection:
-        assert {aliases.get_move(connection, move.id).state for move in asked} == {"done"}
+        assert {moves.get(connection, move.id).state for move in asked} == {"done"}
     last = made[WORDS[-1]]
     until(lambda: real.served(last.ref.name, last), what="the gateway has seen the last move")
     return made
