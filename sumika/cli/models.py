@@ -15,7 +15,7 @@ from sumika.cli import output, pulling
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
-from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, importing, registry
+from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, differences, importing, registry
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -146,21 +146,21 @@ def pull(
 
 @app.command()
 def verify(ref: Ref, json: Json = False) -> None:
-    """Hash a version's files again and compare with its manifest; exit code 1 where they differ."""
+    """Hash a version's files again and say which bytes of which file differ; exit code 1 where any do."""
     with opened() as (settings, store):
         with store.read() as connection:
             version = registry.get(connection, VersionRef.parse(ref))
         with output.copy_progress(f"verifying {ref}", f"{ref} を検証中") as told:
-            problems = artifacts.verify(settings.layout.artifacts / version.folder, told)
+            found = differences.find(settings.layout.artifacts / version.folder, version.digest, told)
     if json:
-        output.print_json({"version": ref, "intact": not problems, "problems": problems})
-    elif problems:
+        output.print_json({"version": ref, "intact": not found, "problems": [one.as_dict() for one in found]})
+    elif found:
         output.say(f"{ref} differs from what was imported:", f"{ref} は取り込み時と異なります:")
-        for problem in problems:
-            output.out().print(f"  {problem}", highlight=False)
+        for one in found:
+            output.out().print(f"  {one.text(output.language())}", highlight=False, markup=False)
     else:
         output.say(f"{ref} is as it was imported.", f"{ref} は取り込み時のままです。")
-    if problems:
+    if found:
         raise typer.Exit(1)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from sumika.models import adapter_rules, archive, artifacts, registry, tensors
 from sumika.models.archive_header import Header, bad_archive
-from sumika.models.artifacts import FileEntry, Progress, Staged
+from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
+from sumika.models.manifest import FileEntry
 from sumika.models.names import VersionRef, check_name
 from sumika.models.registry import Gate, Version
 from sumika.models.store import Store

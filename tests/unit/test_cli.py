@@ -78,7 +78,9 @@ def test_verify_of_a_changed_version_exits_1_and_names_the_file(tmp_path: Path) 
     folder = Path(said("models", "import", "base", str(tmp_path / "base"))["folder"])
     (folder / "config.json").write_text("{}")
     told = CliRunner().invoke(main.app, ["models", "verify", "base@1", "--json"])
-    assert told.exit_code == 1 and json.loads(told.stdout)["problems"][0].startswith("config.json: changed")
+    (problem,) = json.loads(told.stdout)["problems"]
+    assert told.exit_code == 1 and (problem["file"], problem["kind"], problem["bytes_now"]) == ("config.json", "shorter", 2)
+    assert "config.json: 2 of" in CliRunner().invoke(main.app, ["models", "verify", "base@1"]).stdout
 
 
 def test_keys_are_shown_once_listed_without_secret_and_revoked() -> None:
