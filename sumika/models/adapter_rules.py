@@ -20,6 +20,8 @@ from sumika.models.errors import SumikaError, quoted
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+# A trained side of a LoRA has a norm of some tens at most; a training that diverged leaves them orders of magnitude above.
+_LARGEST_NORM = 1e5
 _PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
@@ -97,6 +99,9 @@ def _tensor_problems(weights: Path, base: Path, ranks: list[Any]) -> list[str]:
         found.append("it holds no tensors")
     if broken := list(tensors.non_finite(weights)):
         found.append(f"{len(broken)} tensors hold NaN or infinity (first: {broken[0]})")
+    elif exploded := [(name, norm) for name, norm in tensors.norms(weights) if norm > _LARGEST_NORM]:
+        name, norm = exploded[0]
+        found.append(f"{len(exploded)} tensors are too large to be trained weights (first: {name}, norm {norm:.1e})")
     return found
 
 
