@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +13,12 @@ from sumika.cli import catalog as catalog_command
 from sumika.cli import output, pulling
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
+from sumika.cli.importing import bring_in
 from sumika.cli.output import Json
-from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, differences, importing, registry
-from sumika.models.errors import SumikaError
+from sumika.models import aliases, catalog, differences, registry
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
-from sumika.models.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 catalog_command.register(app)
@@ -79,58 +77,18 @@ def import_model(
         Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), a .gguf file, or a .sumika archive.")
     ],
     base: Annotated[str | None, typer.Option(metavar="NAME@N", help="For an adapter: the base it was trained on.")] = None,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            help="For an adapter that brings none: make the reference that a deploy proves it by (a minute on the CPU)."
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Copy a model in from a local disk as a new version."""
     with opened() as (settings, store):
-        is_adapter = (path / adapter_rules.CONFIG).is_file()
-        with output.copy_progress(f"importing {name}", f"{name} を取り込み中") as told:
-            if path.suffix == archive.SUFFIX:
-                version = _import_archive(settings, store, name, path, base, told)
-            elif is_adapter:
-                version = importing.import_adapter(
-                    store, settings.layout, name, path, base=_base_of(name, base),
-                    max_lora_rank=settings.engine.max_lora_rank, progress=told,
-                )  # fmt: skip
-            elif path.suffix == ".gguf":
-                version = _import_gguf(settings, store, name, path)
-            else:
-                version = importing.import_base(store, settings.layout, name, path, progress=told)
+        version = bring_in(settings, store, name, path, base, with_reference=reference)
     _tell(version, settings, json)
-
-
-def _base_of(name: str, base: str | None) -> VersionRef:
-    if base is None:
-        raise SumikaError(
-            "bad_lineage",
-            f"{name} is a LoRA adapter; name the base it was trained on with --base NAME@N.",
-            f"{name} はLoRAアダプターです。学習元のベースモデルを --base NAME@N で指定してください。",
-        )
-    return VersionRef.parse(base)
-
-
-def _import_archive(
-    settings: Settings, store: Store, name: str, path: Path, base: str | None, progress: artifacts.Progress
-) -> Version:
-    if base is not None:
-        raise SumikaError(
-            "bad_lineage",
-            "An archive says itself which base it belongs to. Leave --base out.",
-            "アーカイブにはベースモデルが記録されています。--base は指定しないでください。",
-        )
-    rank = settings.engine.max_lora_rank
-    return importing.import_archive(store, settings.layout, name, path, max_lora_rank=rank, progress=progress)
-
-
-def _import_gguf(settings: Settings, store: Store, name: str, path: Path) -> Version:
-    from sumika.finetune import convert
-
-    if not path.is_file():
-        raise SumikaError("bad_source", f"There is no file {path}.", f"ファイル {path} がありません。")
-    with tempfile.TemporaryDirectory(dir=settings.layout.root, prefix=".gguf-") as scratch:
-        folder = Path(scratch) / "model"
-        convert.from_gguf(path.resolve(), folder)
-        return importing.import_base(store, settings.layout, name, folder)
 
 
 @app.command()

@@ -40,11 +40,21 @@ def check(adapter: Path, base: Path, max_lora_rank: int) -> None:
             raise ValueError
     except (ValueError, RecursionError):
         raise _bad([f"{CONFIG} is not a JSON object"]) from None
-    canary.load(adapter)
+    _check_reference(adapter)
     ranks = _ranks(config)
     found = [*_config_problems(config, ranks, max_lora_rank), *_tensor_problems(adapter / WEIGHTS, base, ranks)]
     if found:
         raise _bad(found)
+
+
+def _check_reference(adapter: Path) -> None:
+    try:
+        canary.load(adapter)
+    except SumikaError:
+        raise _bad([
+            f"its {canary.REFERENCE} is no reference: every prompt needs prompt_ids, answer_ids, and under adapter and base a "
+            "log-probability for each of answer_ids. Correct it, or leave the file out and one is made"
+        ]) from None  # fmt: skip
 
 
 def _ranks(config: dict[str, Any]) -> list[Any]:
