@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sumika.cli import output
+from sumika.cli import output, proof
 from sumika.cli.context import actor, opened
 from sumika.cli.output import Json
 from sumika.models import aliases, engines, registry
@@ -98,5 +98,6 @@ def _finish(store: Store, move: Move, wait: bool, json: bool) -> None:
             f"{move.alias} → {move.to_ref}{before}",
             f"{move.alias} → {move.to_ref}{f'(以前は {move.from_ref})' if before else ''}",
         )
+        proof.mark_unproven(store, move)
     else:
         output.say(f"Asked for {move.alias} → {move.to_ref}.", f"{move.alias} → {move.to_ref} を依頼しました。")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sumika.cli import archive as archive_command
 from sumika.cli import catalog as catalog_command
-from sumika.cli import output, pulling
-from sumika.cli.aliases import described
+from sumika.cli import output, proof, pulling, version_facts, version_page
 from sumika.cli.context import opened
 from sumika.cli.importing import bring_in
 from sumika.cli.output import Json
@@ -26,15 +25,6 @@ archive_command.register(app)
 Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
 
 
-def _shown(version: Version, settings: Settings) -> dict[str, Any]:
-    return {
-        **version.meta,  # first, so that metadata of an archive can't pass for what the registry knows
-        "version": str(version.ref), "kind": version.kind, "base": str(version.base) if version.base else None,
-        "gate": version.gate, "digest": version.digest, "created_at": version.created_at,
-        "folder": str(settings.layout.artifacts / version.folder),
-    }  # fmt: skip
-
-
 @app.command("list")
 def list_models(json: Json = False) -> None:
     """Every version, and the aliases that lead to it."""
@@ -43,15 +33,17 @@ def list_models(json: Json = False) -> None:
         served: dict[int, list[str]] = {}
         for alias in aliases.list_all(connection):
             served.setdefault(alias.version_id, []).append(alias.name)
+    facts = [{**version_facts.brief(v, settings.layout), "aliases": served.get(v.id, [])} for v in versions]
     if json:
-        output.print_json([{**_shown(v, settings), "aliases": served.get(v.id, [])} for v in versions])
+        output.print_json(facts)
         return
     rows = [
-        (v.ref, v.kind, v.base, v.gate if v.gate != "none" else "", ", ".join(served.get(v.id, [])), v.created_at[:19])
-        for v in versions
-    ]
+        (fact["version"], fact["kind"], fact["base"], version_page.size(fact["bytes"]), v.gate if v.gate != "none" else "",
+         proof.origin(fact["reference"]) if v.kind == "adapter" else "", v.created_at[:10], ", ".join(fact["aliases"]))
+        for v, fact in zip(versions, facts, strict=True)
+    ]  # fmt: skip
     output.print_table(
-        ("version", "kind", "base", "gate", "served as", "created (UTC)"), rows,
+        ("version", "kind", "base", "size", "gate", "reference", "created", "served as"), rows,
         ("No models yet. Bring one in: 'sumika models pull gemma-3-270m'.", "モデルはまだありません。sumika models pull gemma-3-270m で取り込めます。"),
     )  # fmt: skip
 
@@ -61,13 +53,11 @@ def show(ref: Ref, json: Json = False) -> None:
     """All that is known of one version: lineage, data, evaluation, where it serves and served."""
     with opened() as (settings, store), store.read() as connection:
         version = registry.get(connection, VersionRef.parse(ref))
-        serving = [a.name for a in aliases.list_all(connection) if a.version_id == version.id]
-        moves = [m for m in aliases.history(connection) if version.ref in (m.from_ref, m.to_ref)]
-    whole = {**_shown(version, settings), "aliases": serving, "moves": [described(m) for m in moves]}
+        facts = version_facts.whole(connection, version, settings.layout)
     if json:
-        output.print_json(whole)
+        output.print_json(facts)
     else:
-        output.out().print_json(data=whole, ensure_ascii=False, default=str)
+        version_page.show(facts)
 
 
 @app.command("import")
@@ -138,7 +128,7 @@ def remove(ref: Ref, json: Json = False) -> None:
 
 def _tell(version: Version, settings: Settings, json: bool) -> None:
     if json:
-        output.print_json(_shown(version, settings))
+        output.print_json(version_facts.brief(version, settings.layout))
     else:
         output.say(
             f"{version.ref} is registered. Serve it: sumika deploy ALIAS {version.ref}",

@@ -61,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     for number, column in enumerate(columns, start=1):
         table.add_column(column, overflow="fold", no_wrap=number < len(columns))
     for row in rows:
-        table.add_row(*("" if cell is None else _plain(str(cell)) for cell in row))
+        table.add_row(*("" if cell is None else plain(str(cell)) for cell in row))
     out().print(table)
 
 
@@ -94,7 +94,7 @@ def fail(error: SumikaError) -> typer.Exit:
     return typer.Exit(_EXIT.get(error.code, _FAILED))
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """What somebody wrote, as it is: no markup, and nothing that moves the cursor."""
     return Text("".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text))
 

@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import typer
 
-from sumika.cli import output
+from sumika.cli import output, proof
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
 from sumika.models import aliases, engines, registry
+from sumika.models.aliases import Move
 
 
 def register(app: typer.Typer) -> None:
@@ -22,12 +23,12 @@ def status(json: Json = False) -> None:
     with opened() as (_, store), store.read() as connection:
         served = [(alias, registry.by_id(connection, alias.version_id)) for alias in aliases.list_all(connection)]
         rows = [(engine, registry.by_id(connection, engine.base_id)) for engine in engines.list_all(connection)]
-        moves = aliases.history(connection, limit=10)
+        moves = [(m, proof.of(connection, m)) for m in aliases.history(connection, limit=10)]
     if json:
         output.print_json({
             "aliases": [{"alias": a.name, "version": str(v.ref), "generation": a.generation, "moved_at": a.moved_at} for a, v in served],
             "engines": [{**asdict(e), "base": str(b.ref)} for e, b in rows],
-            "moves": [described(m) for m in moves],
+            "moves": [described(m) | {"proof": proven} for m, proven in moves],
         })  # fmt: skip
         return
     output.print_table(
@@ -47,9 +48,12 @@ def status(json: Json = False) -> None:
         output.out().print()
         output.print_table(
             ("move", "from", "to", "state", "by", "asked (UTC)", "reason"),
-            [
-                (m.alias, m.from_ref, m.to_ref, m.state if m.state != "open" else m.step, m.actor, m.asked_at[:19], m.reason)
-                for m in moves
-            ],
+            [(m.alias, m.from_ref, m.to_ref, _state(m, proven), m.actor, m.asked_at[:19], m.reason) for m, proven in moves],
             ("", ""),
         )
+
+
+def _state(move: Move, proven: proof.Proof | None) -> str:
+    if move.state == "open":
+        return move.step
+    return f"{move.state}, {proof.unproven()}" if proven == "unproven" else move.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def write(adapter: Path, base: Path) -> None:
             PEFT would leave some of its tensors out.
     """
     _check_memory(base)
+    # Engines and users may be at work here: threads that spin while they wait made this ten times slower. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         scored = _scored(_load(adapter, base), _chat(base))
     except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError, TemplateError) as error:

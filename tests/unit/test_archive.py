@@ -592,7 +592,7 @@ def test_commands(tmp_path: Path, base_folder: Path, make_adapter: MakeAdapter, 
         return json.loads(told.stdout)
 
     at("a", "models", "import", "base", str(base_folder))
-    at("a", "models", "import", "faq", str(make_adapter()), "--base", "base@1")
+    at("a", "models", "import", "faq", str(make_adapter(proven=True)), "--base", "base@1")
     key = at("a", "signing", "show")["key"]
     (tmp_path / "a.pub").write_text(key + "\n")
     files = {name: str(tmp_path / f"{name}.sumika") for name in ("base", "faq")}

@@ -61,14 +61,16 @@ def deploy(alias: str, ref: str, reason: str = "") -> None:
 def test_models_come_show_verify_and_go(tmp_path: Path, make_adapter: MakeAdapter) -> None:
     write_base(tmp_path / "base")
     assert said("models", "import", "base", str(tmp_path / "base"))["version"] == "base@1"
-    assert said("models", "import", "faq", str(make_adapter()), "--base", "base@1")["base"] == "base@1"
+    assert said("models", "import", "faq", str(make_adapter()), "--base", "base@1", "--no-reference")["base"] == "base@1"
     assert [model["version"] for model in said("models", "list")] == ["base@1", "faq@1"]
     assert said("models", "verify", "faq@1") == {"version": "faq@1", "intact": True, "problems": []}
     deploy("faq", "faq@1")
     shown = said("models", "show", "faq@1")
     assert shown["aliases"] == ["faq"] and shown["moves"][0]["to"] == "faq@1"
     assert said("models", "list")[1]["aliases"] == ["faq"]
-    assert said("models", "import", "other", str(make_adapter("b", seed=2)), "--base", "base@1")["version"] == "other@1"
+    assert (
+        said("models", "import", "other", str(make_adapter("b", seed=2, proven=True)), "--base", "base@1")["version"] == "other@1"
+    )
     folder = Path(said("models", "show", "other@1")["folder"])
     assert said("models", "remove", "other@1") == {"removed": "other@1"} and not folder.exists()
 
