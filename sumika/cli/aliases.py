@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sumika.cli import output
+from sumika.cli import output, proof
 from sumika.cli.context import actor, opened
 from sumika.cli.output import Json
 from sumika.models import aliases, engines, keys, moves, registry, scales
@@ -156,6 +156,7 @@ def _finish(store: Store, move: Move, wait: bool, json: bool) -> None:
             f"{move.alias} → {move.to_ref}{before}",
             f"{move.alias} → {move.to_ref}{f'(以前は {move.from_ref})' if before else ''}",
         )
+        proof.mark_unproven(store, move)
 
 
 def _tell_canary(store: Store, move: Move) -> None:

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sumika.cli import archive as archive_command
 from sumika.cli import catalog as catalog_command
-from sumika.cli import output, pulling
-from sumika.cli.aliases import described
+from sumika.cli import output, proof, pulling, version_facts, version_page
 from sumika.cli.context import opened
+from sumika.cli.importing import bring_in
 from sumika.cli.output import Json
-from sumika.models import adapter_rules, aliases, archive, artifacts, catalog, importing, moves, registry
-from sumika.models.errors import SumikaError
+from sumika.models import aliases, catalog, differences, registry
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
-from sumika.models.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 catalog_command.register(app)
 archive_command.register(app)
 Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
-
-
-def _shown(version: Version, settings: Settings) -> dict[str, Any]:
-    return {
-        **version.meta,  # first, so that metadata of an archive can't pass for what the registry knows
-        "version": str(version.ref), "kind": version.kind, "base": str(version.base) if version.base else None,
-        "gate": version.gate, "digest": version.digest, "created_at": version.created_at,
-        "folder": str(settings.layout.artifacts / version.folder),
-    }  # fmt: skip
 
 
 @app.command("list")
@@ -45,15 +33,17 @@ def list_models(json: Json = False) -> None:
         served: dict[int, list[str]] = {}
         for alias in aliases.list_all(connection):
             served.setdefault(alias.version_id, []).append(alias.name)
+    facts = [{**version_facts.brief(v, settings.layout), "aliases": served.get(v.id, [])} for v in versions]
     if json:
-        output.print_json([{**_shown(v, settings), "aliases": served.get(v.id, [])} for v in versions])
+        output.print_json(facts)
         return
     rows = [
-        (v.ref, v.kind, v.base, v.gate if v.gate != "none" else "", ", ".join(served.get(v.id, [])), v.created_at[:19])
-        for v in versions
-    ]
+        (fact["version"], fact["kind"], fact["base"], version_page.size(fact["bytes"]), v.gate if v.gate != "none" else "",
+         proof.origin(fact["reference"]) if v.kind == "adapter" else "", v.created_at[:10], ", ".join(fact["aliases"]))
+        for v, fact in zip(versions, facts, strict=True)
+    ]  # fmt: skip
     output.print_table(
-        ("version", "kind", "base", "gate", "served as", "created (UTC)"), rows,
+        ("version", "kind", "base", "size", "gate", "reference", "created", "served as"), rows,
         ("No models yet. Bring one in: 'sumika models pull gemma-3-270m'.", "モデルはまだありません。sumika models pull gemma-3-270m で取り込めます。"),
     )  # fmt: skip
 
@@ -63,13 +53,11 @@ def show(ref: Ref, json: Json = False) -> None:
     """All that is known of one version: lineage, data, evaluation, where it serves and served."""
     with opened() as (settings, store), store.read() as connection:
         version = registry.get(connection, VersionRef.parse(ref))
-        serving = [a.name for a in aliases.list_all(connection) if a.version_id == version.id]
-        moved = [m for m in moves.history(connection) if version.ref in (m.from_ref, m.to_ref)]
-    whole = {**_shown(version, settings), "aliases": serving, "moves": [described(m) for m in moved]}
+        facts = version_facts.whole(connection, version, settings.layout)
     if json:
-        output.print_json(whole)
+        output.print_json(facts)
     else:
-        output.out().print_json(data=whole, ensure_ascii=False, default=str)
+        version_page.show(facts)
 
 
 @app.command("import")
@@ -79,58 +67,18 @@ def import_model(
         Path, typer.Argument(help="A folder of safetensors (base or LoRA adapter), a .gguf file, or a .sumika archive.")
     ],
     base: Annotated[str | None, typer.Option(metavar="NAME@N", help="For an adapter: the base it was trained on.")] = None,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            help="For an adapter that brings none: make the reference that a deploy proves it by (a minute on the CPU)."
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Copy a model in from a local disk as a new version."""
     with opened() as (settings, store):
-        is_adapter = (path / adapter_rules.CONFIG).is_file()
-        with output.copy_progress(f"importing {name}", f"{name} を取り込み中") as told:
-            if path.suffix == archive.SUFFIX:
-                version = _import_archive(settings, store, name, path, base, told)
-            elif is_adapter:
-                version = importing.import_adapter(
-                    store, settings.layout, name, path, base=_base_of(name, base),
-                    max_lora_rank=settings.engine.max_lora_rank, progress=told,
-                )  # fmt: skip
-            elif path.suffix == ".gguf":
-                version = _import_gguf(settings, store, name, path)
-            else:
-                version = importing.import_base(store, settings.layout, name, path, progress=told)
+        version = bring_in(settings, store, name, path, base, with_reference=reference)
     _tell(version, settings, json)
-
-
-def _base_of(name: str, base: str | None) -> VersionRef:
-    if base is None:
-        raise SumikaError(
-            "bad_lineage",
-            f"{name} is a LoRA adapter; name the base it was trained on with --base NAME@N.",
-            f"{name} はLoRAアダプターです。学習元のベースモデルを --base NAME@N で指定してください。",
-        )
-    return VersionRef.parse(base)
-
-
-def _import_archive(
-    settings: Settings, store: Store, name: str, path: Path, base: str | None, progress: artifacts.Progress
-) -> Version:
-    if base is not None:
-        raise SumikaError(
-            "bad_lineage",
-            "An archive says itself which base it belongs to. Leave --base out.",
-            "アーカイブにはベースモデルが記録されています。--base は指定しないでください。",
-        )
-    rank = settings.engine.max_lora_rank
-    return importing.import_archive(store, settings.layout, name, path, max_lora_rank=rank, progress=progress)
-
-
-def _import_gguf(settings: Settings, store: Store, name: str, path: Path) -> Version:
-    from sumika.finetune import convert
-
-    if not path.is_file():
-        raise SumikaError("bad_source", f"There is no file {path}.", f"ファイル {path} がありません。")
-    with tempfile.TemporaryDirectory(dir=settings.layout.root, prefix=".gguf-") as scratch:
-        folder = Path(scratch) / "model"
-        convert.from_gguf(path.resolve(), folder)
-        return importing.import_base(store, settings.layout, name, folder)
 
 
 @app.command()
@@ -146,21 +94,21 @@ def pull(
 
 @app.command()
 def verify(ref: Ref, json: Json = False) -> None:
-    """Hash a version's files again and compare with its manifest; exit code 1 where they differ."""
+    """Hash a version's files again and say which bytes of which file differ; exit code 1 where any do."""
     with opened() as (settings, store):
         with store.read() as connection:
             version = registry.get(connection, VersionRef.parse(ref))
         with output.copy_progress(f"verifying {ref}", f"{ref} を検証中") as told:
-            problems = artifacts.verify(settings.layout.artifacts / version.folder, told)
+            found = differences.find(settings.layout.artifacts / version.folder, version.digest, told)
     if json:
-        output.print_json({"version": ref, "intact": not problems, "problems": problems})
-    elif problems:
+        output.print_json({"version": ref, "intact": not found, "problems": [one.as_dict() for one in found]})
+    elif found:
         output.say(f"{ref} differs from what was imported:", f"{ref} は取り込み時と異なります:")
-        for problem in problems:
-            output.out().print(f"  {problem}", highlight=False)
+        for one in found:
+            output.out().print(f"  {one.text(output.language())}", highlight=False, markup=False)
     else:
         output.say(f"{ref} is as it was imported.", f"{ref} は取り込み時のままです。")
-    if problems:
+    if found:
         raise typer.Exit(1)
 
 
@@ -180,7 +128,7 @@ def remove(ref: Ref, json: Json = False) -> None:
 
 def _tell(version: Version, settings: Settings, json: bool) -> None:
     if json:
-        output.print_json(_shown(version, settings))
+        output.print_json(version_facts.brief(version, settings.layout))
     else:
         output.say(
             f"{version.ref} is registered. Serve it: sumika deploy ALIAS {version.ref}",

@@ -77,15 +77,26 @@ def copy_progress(en: str, ja: str) -> Iterator[Told]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def plain(text: str) -> Text:
-    """What somebody wrote, as it is: no markup, and nothing that moves the cursor."""
-    return Text("".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text))
+@contextmanager
+def waiting(en: str, ja: str) -> Iterator[None]:
+    """A spinner on stderr for something that takes a while."""
+    with err().status(escape(ja if language() == "ja" else en)):
+        yield
+
+
+def warn(en: str, ja: str) -> None:
+    err().print(f"[bold yellow]![/] {_escaped(ja if language() == 'ja' else en)}", highlight=False, soft_wrap=True)
 
 
 def fail(error: SumikaError) -> typer.Exit:
     """Tell the error and give the exit to raise."""
     err().print(f"[bold red]✗[/] {_escaped(error.text(language()))}", highlight=False, soft_wrap=True)
     return typer.Exit(_EXIT.get(error.code, _FAILED))
+
+
+def plain(text: str) -> Text:
+    """What somebody wrote, as it is: no markup, and nothing that moves the cursor."""
+    return Text("".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text))
 
 
 def _escaped(text: str) -> str:

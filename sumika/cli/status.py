@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import typer
 
-from sumika.cli import output
+from sumika.cli import output, proof
 from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
@@ -30,12 +30,12 @@ def status(json: Json = False) -> None:
         pointed, rows = aliases.list_all(connection), engines.list_all(connection)
         ids = {a.version_id for a in pointed} | {a.canary_id for a in pointed if a.canary_id} | {e.base_id for e in rows}
         versions = registry.by_ids(connection, ids)
-        recent = moves.history(connection, limit=10)
+        recent = [(m, proof.of(connection, m)) for m in moves.history(connection, limit=10)]
     if json:
         output.print_json({
             "aliases": [_alias(alias, versions) for alias in pointed],
             "engines": [{**asdict(e), "base": str(versions[e.base_id].ref)} for e in rows],
-            "moves": [described(move) for move in recent],
+            "moves": [described(move) | {"proof": proven} for move, proven in recent],
         })  # fmt: skip
         return
     _print_aliases(pointed, versions)
@@ -84,9 +84,14 @@ def _few(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" … {len(names)}" if len(names) > most else "")
 
 
-def _print_moves(recent: Sequence[Move]) -> None:
+def _print_moves(recent: Sequence[tuple[Move, proof.Proof | None]]) -> None:
     rows = [
-        (m.alias, m.kind, m.from_ref, m.to_ref, m.state if m.state != "open" else m.step, m.actor, m.asked_at[:19], m.reason)
-        for m in recent
+        (m.alias, m.kind, m.from_ref, m.to_ref, _state(m, proven), m.actor, m.asked_at[:19], m.reason) for m, proven in recent
     ]
     output.print_table(("alias", "move", "from", "to", "state", "by", "asked (UTC)", "reason"), rows, ("", ""))
+
+
+def _state(move: Move, proven: proof.Proof | None) -> str:
+    if move.state == "open":
+        return move.step
+    return f"{move.state}, {proof.unproven()}" if proven == "unproven" else move.state

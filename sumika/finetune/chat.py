@@ -71,6 +71,13 @@ class RenderedPair:
         return RenderedPair(self.prompt_ids, self.chosen_ids[:left], self.rejected_ids[:left])
 
 
+def stop_ids(base: Path) -> list[int]:
+    """The tokens on which the served model stops; empty where generation_config.json names none."""
+    config = base / "generation_config.json"
+    stops = json.loads(config.read_bytes()).get("eos_token_id") if config.is_file() else None
+    return [stops] if isinstance(stops, int) else stops or []
+
+
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
     """A tokenizer with its template, and the tokens on which the served model stops."""
@@ -95,9 +102,7 @@ class ChatFormat:
                 "The base has no chat template. Put chat_template.jinja beside its weights and import it again.",
                 "ベースモデルにチャットテンプレートがありません。chat_template.jinja を置いて取り込み直してください。",
             )
-        config = folder / "generation_config.json"
-        stops = json.loads(config.read_bytes()).get("eos_token_id") if config.is_file() else None
-        stops = [stops] if isinstance(stops, int) else stops or []
+        stops = stop_ids(folder)
         if not stops:
             raise SumikaError(
                 "no_stop_token",

@@ -103,9 +103,9 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
     # torch and its friends take half a minute to load: only a job that may start pays for them.
     with console.status("loading torch and the base model"):
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU buffers; read when torch loads
-        from sumika.finetune import evaluate, reference, train
+        from sumika.finetune import base_model, evaluate, reference, train
 
-        model = train.load_base(checked.folder)
+        model = base_model.load(checked.folder)
     folder = _run_folder(config, home)
     reports.keep(checked.data.report, folder)
     trained = train.train(model, checked.chat, checked.rendered, config, folder, console)

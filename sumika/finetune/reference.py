@@ -12,18 +12,20 @@ from sumika.models.canary import CanaryPrompt
 
 # Enough tokens to tell adapter and base apart by whole nats; each costs the engine a row of logits at every swap.
 PROMPTS = 2
-_LONGEST = 16
+LONGEST = 16
 
 
 def make(model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], answers: Sequence[Answer]) -> list[CanaryPrompt]:
     """The first few held-out questions with the adapter's own answers, scored by both models (`model` is a PEFT model)."""
-    made = []
-    for row, answer in list(zip(rows, answers, strict=True))[:PROMPTS]:
-        prompt, ids = chat.prompt_ids(row.content.question), answer.ids[:_LONGEST]
-        with_adapter = log_probabilities(model, prompt, ids)
-        with model.disable_adapter():
-            made.append(CanaryPrompt(prompt, ids, with_adapter, log_probabilities(model, prompt, ids)))
-    return made
+    first = list(zip(rows, answers, strict=True))[:PROMPTS]
+    return [score(model, chat.prompt_ids(row.content.question), answer.ids[:LONGEST]) for row, answer in first]
+
+
+def score(model: Any, prompt_ids: list[int], answer_ids: list[int]) -> CanaryPrompt:
+    """One answer, seen by the PEFT model and by its base."""
+    adapter = log_probabilities(model, prompt_ids, answer_ids)
+    with model.disable_adapter():
+        return CanaryPrompt(prompt_ids, answer_ids, adapter, log_probabilities(model, prompt_ids, answer_ids))
 
 
 def log_probabilities(model: Any, prompt_ids: list[int], answer_ids: list[int]) -> list[float]:
@@ -31,8 +33,10 @@ def log_probabilities(model: Any, prompt_ids: list[int], answer_ids: list[int]) 
     import torch
 
     ids = torch.tensor([prompt_ids + answer_ids], device=model.device)
+    # The logits at a position are about the next token. Positions and not a number of them: torch multiplies a slice of the
+    # hidden states by way of a copy of the whole output matrix, and positions are gathered into a tensor of their own.
+    positions = torch.arange(len(prompt_ids) - 1, ids.shape[1] - 1, device=model.device)
     with torch.inference_mode():
-        # The logits at a position are about the next token; the last one has nothing to say here.
-        logits = model(input_ids=ids, logits_to_keep=len(answer_ids) + 1).logits[0, :-1].float()
+        logits = model(input_ids=ids, logits_to_keep=positions).logits[0].float()
     chosen = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(answer_ids, device=model.device)[:, None])
     return [round(float(value), 5) for value in chosen[:, 0]]

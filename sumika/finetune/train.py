@@ -12,9 +12,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from rich.console import Console
-from transformers import AutoModelForCausalLM
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig
 
 from sumika.finetune.answer_loss import AnswerTrainer, LeftPadded
@@ -32,13 +30,6 @@ class Trained:
     seconds: float
     trained_tokens: int
     losses: list[float]
-
-
-def load_base(folder: Path) -> Any:
-    """The base in bf16 on the GPU where there is one, else on the CPU; bf16 halves a CPU step too."""
-    disable_progress_bar()  # a second of reading needs no bar of its own
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True).to(device)
 
 
 def train(model: Any, chat: ChatFormat, rows: Sequence[Rendered], config: JobConfig, run: Path, console: Console) -> Trained:

@@ -20,6 +20,8 @@ from sumika.models.errors import SumikaError, quoted
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+# A trained side of a LoRA has a norm of some tens at most; a training that diverged leaves them orders of magnitude above.
+_LARGEST_NORM = 1e5
 _PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
@@ -38,11 +40,21 @@ def check(adapter: Path, base: Path, max_lora_rank: int) -> None:
             raise ValueError
     except (ValueError, RecursionError):
         raise _bad([f"{CONFIG} is not a JSON object"]) from None
-    canary.load(adapter)
+    _check_reference(adapter)
     ranks = _ranks(config)
     found = [*_config_problems(config, ranks, max_lora_rank), *_tensor_problems(adapter / WEIGHTS, base, ranks)]
     if found:
         raise _bad(found)
+
+
+def _check_reference(adapter: Path) -> None:
+    try:
+        canary.load(adapter)
+    except SumikaError:
+        raise _bad([
+            f"its {canary.REFERENCE} is no reference: every prompt needs prompt_ids, answer_ids, and under adapter and base a "
+            "log-probability for each of answer_ids. Correct it, or leave the file out and one is made"
+        ]) from None  # fmt: skip
 
 
 def _ranks(config: dict[str, Any]) -> list[Any]:
@@ -97,6 +109,9 @@ def _tensor_problems(weights: Path, base: Path, ranks: list[Any]) -> list[str]:
         found.append("it holds no tensors")
     if broken := list(tensors.non_finite(weights)):
         found.append(f"{len(broken)} tensors hold NaN or infinity (first: {broken[0]})")
+    elif exploded := [(name, norm) for name, norm in tensors.norms(weights) if norm > _LARGEST_NORM]:
+        name, norm = exploded[0]
+        found.append(f"{len(exploded)} tensors are too large to be trained weights (first: {name}, norm {norm:.1e})")
     return found
 
 

@@ -10,7 +10,6 @@ member can say anything to it. `tar -tvf` and `tar -xf` read such a file as any 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from sumika.models import archive_header, artifacts, signing
 from sumika.models.archive_header import HEADER, LONGEST_HEADER, SIGNATURE, Header, Listed, bad_archive
 from sumika.models.errors import quoted
 from sumika.models.home import Home
+from sumika.models.manifest import FileEntry, Hasher
 
 SUFFIX = ".sumika"
 _BLOCK = tarfile.BLOCKSIZE
@@ -39,28 +39,31 @@ class Opened:
     """The fingerprint of the trusted key that signed it."""
     _stream: BinaryIO
 
-    def extract(self, folder: Path, progress: artifacts.Progress | None = None) -> dict[str, artifacts.FileEntry]:
+    def extract(self, folder: Path, progress: artifacts.Progress | None = None) -> dict[str, FileEntry]:
         """Write every file into the empty `folder`, synced; the entries for its manifest.
 
         Raises:
             SumikaError: `bad_archive`, for anything but the listed files with the listed hashes.
             OSError: as the disk answers.
         """
-        done = 0
+        entries, done = {}, 0
         for listed in self.header.files:
             _expect(self._stream, _block(listed.name, listed.bytes), listed.name)
+            hasher = Hasher()
             with (folder / listed.name).open("xb") as target:
-                for chunk in _file(self._stream, listed):
+                for chunk in _file(self._stream, listed, hasher):
                     target.write(chunk)
                     done += len(chunk)
                     if progress:
                         progress(done, self.header.total)
                 target.flush()
                 os.fsync(target.fileno())
+            _expect(self._stream, _padding(listed.bytes), listed.name)
+            entries[listed.name] = hasher.entry()
         _expect(self._stream, _END, "the end")
         if self._stream.read(1):
             raise bad_archive("something follows its end", "末尾に余分なデータがあります")
-        return self.header.entries
+        return entries
 
 
 @contextmanager
@@ -101,7 +104,7 @@ def file_parts(listed: Listed, stream: BinaryIO) -> Iterator[bytes]:
         SumikaError: `bad_archive`, at the end, when the file is not as listed.
     """
     yield _block(listed.name, listed.bytes)
-    yield from _file(stream, listed, padded=False)
+    yield from _file(stream, listed, Hasher())
     yield _padding(listed.bytes)
 
 
@@ -115,19 +118,15 @@ def size(header: Header) -> int:
     return sum(_BLOCK + length + len(_padding(length)) for length in lengths) + len(_END)
 
 
-def _file(stream: BinaryIO, listed: Listed, *, padded: bool = True) -> Iterator[bytes]:
-    hasher, left = hashlib.sha256(), listed.bytes
-    while left:
+def _file(stream: BinaryIO, listed: Listed, hasher: Hasher) -> Iterator[bytes]:
+    while left := listed.bytes - hasher.bytes:
         chunk = stream.read(min(left, _CHUNK))
         if not chunk:
             break
         hasher.update(chunk)
-        left -= len(chunk)
         yield chunk
-    if left or hasher.hexdigest() != listed.sha256:
+    if hasher.bytes != listed.bytes or hasher.sha256 != listed.sha256:
         raise bad_archive(f"{quoted(listed.name)} is not as it was signed", f"{quoted(listed.name)} が署名された内容と異なります")
-    if padded:
-        _expect(stream, _padding(listed.bytes), listed.name)
 
 
 def _header_size(stream: BinaryIO) -> int:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sumika.models import artifacts, catalog
-from sumika.models.artifacts import FileEntry
+from sumika.models import catalog, manifest
 from sumika.models.errors import SumikaError, quoted
+from sumika.models.manifest import MANIFEST, FileEntry
 from sumika.models.names import NAME, VersionRef
 
 FORMAT: Final = 1
@@ -43,7 +43,7 @@ class Listed(BaseModel):
             raise ValueError(f"'{quoted(name)}' is no plain file name")
         if len(name.encode()) > LONGEST_NAME:
             raise ValueError(f"'{quoted(name)}' is longer than {LONGEST_NAME} bytes")
-        if name in (HEADER, SIGNATURE, artifacts.MANIFEST):
+        if name in (HEADER, SIGNATURE, MANIFEST):
             raise ValueError(f"'{name}' is Sumika's own name for something else")
         return self
 
@@ -82,7 +82,7 @@ class Header(BaseModel):
         names = [file.name for file in self.files]
         if names != sorted(names) or len({unicodedata.normalize("NFKC", name).casefold() for name in names}) != len(names):
             raise ValueError("its files are not in order, or two have one name")
-        if artifacts.digest_of(self.entries) != self.digest:
+        if manifest.digest_of(self.entries) != self.digest:
             raise ValueError("its digest is not that of its files")
         if (self.kind == "adapter") != (self.base is not None):
             raise ValueError("an adapter has one base, and a base none")

@@ -6,8 +6,6 @@ A folder becomes a version only by a row of the registry that names it; whatever
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -16,27 +14,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sumika.models import locks
+from sumika.models import locks, manifest
 from sumika.models.errors import SumikaError, quoted
-from sumika.models.home import sync_folder, write_atomically
+from sumika.models.home import sync_folder
+from sumika.models.manifest import MANIFEST, FileEntry, Hasher
 
-MANIFEST = "manifest.json"
 _ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md"})
 _ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE", "LICENCE"})
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz"})
-_CHUNK = 8 * 2**20
+_PIECE = 8 * 2**20
 _STAGING = ".staging"
 _LOCK = ".lock"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) as a long copy goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,59 +87,25 @@ def stage_with(artifacts: Path, total: int, fill: Callable[[Path], dict[str, Fil
     try:
         _check_space(artifacts, total)
         entries = fill(folder)
-        digest = digest_of(entries)
-        manifest = {
-            "format": 1,
-            "digest": digest,
-            "files": {name: {"bytes": entry.bytes, "sha256": entry.sha256} for name, entry in entries.items()},
-        }
         sync_folder(folder)
-        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+        manifest.write(folder, entries)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise _disk_full(artifacts, total) from error
         raise
-    return Staged(folder, entries, digest)
+    return Staged(folder, entries, manifest.digest_of(entries))
 
 
-def digest_of(files: dict[str, FileEntry]) -> str:
-    """SHA-256 over the sorted names and hashes: one figure for the whole folder."""
-    lines = "".join(f"{name}\0{entry.sha256}\n" for name, entry in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def read_manifest(folder: Path) -> dict[str, FileEntry]:
-    """Raises SumikaError `broken_artifact` when the manifest is missing or unreadable."""
-    try:
-        files = json.loads((folder / MANIFEST).read_bytes())["files"]
-        return {name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SumikaError(
-            "broken_artifact",
-            f"The manifest in {folder} can't be read ({error}). Import the model again.",
-            f"{folder} のマニフェストを読めません({error})。モデルを取り込み直してください。",
-            status=500,
-        ) from None
-
-
-def verify(folder: Path, progress: Progress | None = None) -> list[str]:
-    """Hash every file again; one line for each that is missing, added or changed. Empty: all as imported."""
-    files = read_manifest(folder)
-    total = sum(entry.bytes for entry in files.values())
-    found, done = [], 0
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            found.append(f"{name}: missing")
-            continue
-        base = done
-        now = _copy(path, None, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
-        done += entry.bytes
-        if now != entry:
-            found.append(f"{name}: changed ({entry.bytes} bytes {entry.sha256[:12]}… → {now.bytes} bytes {now.sha256[:12]}…)")
-    extra = {path.name for path in folder.iterdir()} - set(files) - {MANIFEST}
-    return found + [f"{name}: not in the manifest" for name in sorted(extra)]
+def add_file(staged: Staged, name: str) -> Staged:
+    """Take a file that was written into the staging folder since into the manifest, which is replaced in one step."""
+    hasher = Hasher()
+    with (staged.folder / name).open("rb") as file:
+        hasher.update(file.read())
+        os.fsync(file.fileno())
+    files = staged.files | {name: hasher.entry()}
+    manifest.write(staged.folder, files)
+    return Staged(staged.folder, files, manifest.digest_of(files))
 
 
 def bringing_in(artifacts: Path) -> AbstractContextManager[bool]:
@@ -218,25 +176,17 @@ def list_files(source: Path) -> list[Path]:
     return files
 
 
-def _copy(source: Path, target: Path | None, progress: Callable[[int], object]) -> FileEntry:
-    """Hash `source`, writing it to `target` as well if there is one, synced."""
-    hasher, done = hashlib.sha256(), 0
-    with source.open("rb") as reader:
-        writer = target.open("xb") if target else None
-        try:
-            while chunk := reader.read(_CHUNK):
-                hasher.update(chunk)
-                if writer:
-                    writer.write(chunk)
-                done += len(chunk)
-                progress(done)
-            if writer:
-                writer.flush()
-                os.fsync(writer.fileno())
-        finally:
-            if writer:
-                writer.close()
-    return FileEntry(done, hasher.hexdigest())
+def _copy(source: Path, target: Path, progress: Callable[[int], object]) -> FileEntry:
+    """Copy `source`, hashing it in the same read; `target` is synced."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        hasher = Hasher()
+        while piece := reader.read(_PIECE):
+            hasher.update(piece)
+            writer.write(piece)
+            progress(hasher.bytes)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return hasher.entry()
 
 
 def _check_space(artifacts: Path, needed: int) -> None:

@@ -1,6 +1,6 @@
 """The canary proof: does the engine, told an adapter's name, answer with that adapter's weights?
 
-When training ends, a few prompts are kept with the log-probabilities that transformers gave to the same answer with
+When training ends, or an adapter from elsewhere is imported, a few prompts are kept with the log-probabilities that transformers gave to the same answer with
 the adapter and without. vLLM answers 200 for an adapter it then ignores; only its log-probabilities tell.
 """
 
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef
+from sumika.models.registry import Version
 
 REFERENCE = "canary.json"
+Origin = Literal["training", "import", "brought"]
 # Mean absolute difference a token, in nats. Two right implementations in bf16 differ by some hundredths
 # (see docs/performance.md for what was measured); another adapter or the bare base differs by whole nats.
 TOLERANCE = 0.25
@@ -30,6 +32,11 @@ class CanaryPrompt:
     answer_ids: list[int]
     adapter: list[float]
     base: list[float]
+
+    @property
+    def contrast(self) -> float:
+        """How far apart adapter and base are here, in nats a token."""
+        return _distance(self.adapter, self.base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +82,25 @@ def _whole(prompt: CanaryPrompt) -> bool:
     ids, told = (prompt.prompt_ids, prompt.answer_ids), (prompt.adapter, prompt.base)
     return (
         all(isinstance(values, list) and values for values in (*ids, *told))
-        and all(type(token) is int for values in ids for token in values)
+        and all(type(token) is int and token >= 0 for values in ids for token in values)
         and all(type(value) in (int, float) and isfinite(value) for values in told for value in values)
         and all(len(values) == len(prompt.answer_ids) for values in told)
     )
+
+
+def origin(version: Version, folder: Path) -> Origin | None:
+    """Where an adapter's reference comes from; None where it has none, and for a base, which needs none.
+
+    `training`: kept when it was trained here; `import`: made here from the adapter itself; `brought`: it came with the files.
+    """
+    if version.kind == "base" or not (folder / REFERENCE).is_file():
+        return None
+    imported = version.meta.get("imported")
+    if isinstance(imported, dict) and "key" in imported:
+        return "brought"
+    if "training" in version.meta:
+        return "training"
+    return "import" if "reference_made" in version.meta else "brought"
 
 
 def judge(ref: VersionRef, prompts: Sequence[CanaryPrompt], observed: Sequence[Sequence[float]]) -> Verdict:

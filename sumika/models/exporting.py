@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sumika.models import archive, archive_header, artifacts, registry
+from sumika.models import archive, archive_header, manifest, registry
 from sumika.models.archive_header import Header, Listed
 from sumika.models.artifacts import Progress
 from sumika.models.errors import SumikaError, not_found, quoted
@@ -65,12 +65,12 @@ def export(
 
 
 def _header(version: Version, base: Version | None, folder: Path) -> Header:
-    entries = artifacts.read_manifest(folder)
-    found = {path.name for path in folder.iterdir()} - {artifacts.MANIFEST}
+    entries = manifest.read(folder)
+    found = {path.name for path in folder.iterdir()} - {manifest.MANIFEST}
     if strange := sorted(found ^ set(entries)):
         raise _changed(version, strange[0])
-    if artifacts.digest_of(entries) != version.digest:
-        raise _changed(version, artifacts.MANIFEST)
+    if manifest.digest_of(entries) != version.digest:
+        raise _changed(version, manifest.MANIFEST)
     return archive_header.make_header(
         kind=version.kind,
         name=version.ref.name,

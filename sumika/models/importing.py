@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, archive, artifacts, registry, tensors
+from sumika.models import adapter_rules, archive, artifacts, canary, registry, tensors
 from sumika.models.archive_header import Header, bad_archive
-from sumika.models.artifacts import FileEntry, Progress, Staged
+from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
+from sumika.models.manifest import FileEntry
 from sumika.models.names import VersionRef, check_name
 from sumika.models.registry import Gate, Version
 from sumika.models.store import Store
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _INDEX = "model.safetensors.index.json"
+
+
+MakeReference = Callable[[Path, Path], None]
+"""Given an adapter's folder and its base's, writes `canary.json` into the first, or leaves it where none can be made."""
 
 
 def import_base(
@@ -29,37 +35,36 @@ def import_base(
         SumikaError: `bad_name`, `bad_source`, `bad_model`, `bad_weights`, `disk_full`, `wrong_kind`.
     """
     check_name(name)
-    with artifacts.bringing_in(home.artifacts):
-        staged = artifacts.stage(home.artifacts, source, progress)
-        return _register(store, home, name, staged, lambda: _check_base(staged.folder), kind="base", meta=meta or {})
+    with artifacts.bringing_in(home.artifacts), _discarded(artifacts.stage(home.artifacts, source, progress)) as staged:
+        _check_base(staged.folder)
+        return _register(store, home, name, staged, kind="base", meta=meta or {})
 
 
 def import_adapter(
-    store: Store, home: Home, name: str, source: Path, *, base: VersionRef, max_lora_rank: int,
-    gate: Gate = "none", meta: dict[str, Any] | None = None, progress: Progress | None = None,
+    store: Store, home: Home, name: str, source: Path, *, base: VersionRef, max_lora_rank: int, gate: Gate = "none",
+    meta: dict[str, Any] | None = None, progress: Progress | None = None, reference: MakeReference | None = None,
 ) -> Version:  # fmt: skip
     """Copy an adapter's folder in, check it against its base and register it.
 
+    One that brings no canary reference gets what `reference` makes; without that it is registered unproven.
+
     Raises:
-        SumikaError: as `import_base`, and `not_found` for the base, `bad_lineage`, `bad_adapter`.
+        SumikaError: as `import_base`, and `not_found` for the base, `bad_lineage`, `bad_adapter`; what `reference` raises.
     """
     check_name(name)
+    meta = meta or {}
     with store.read() as connection:
-        base_version = registry.get(connection, base)
-    base_folder = home.artifacts / base_version.folder
-    with artifacts.bringing_in(home.artifacts):
-        staged = artifacts.stage(home.artifacts, source, progress)
-        return _register(
-            store,
-            home,
-            name,
-            staged,
-            lambda: adapter_rules.check(staged.folder, base_folder, max_lora_rank),
-            kind="adapter",
-            base=base_version,
-            gate=gate,
-            meta=meta or {},
-        )
+        on = registry.get(connection, base)
+    with artifacts.bringing_in(home.artifacts), _discarded(artifacts.stage(home.artifacts, source, progress)) as staged:
+        adapter_rules.check(staged.folder, home.artifacts / on.folder, max_lora_rank)
+        if reference is not None and canary.REFERENCE not in staged.files:
+            if same := _with_reference_made(store, name, on, staged.digest):
+                return same
+            reference(staged.folder, home.artifacts / on.folder)
+            if canary.load(staged.folder) is not None:
+                meta = meta | {"reference_made": {"files": staged.digest}}
+                staged = artifacts.add_file(staged, canary.REFERENCE)
+        return _register(store, home, name, staged, kind="adapter", base=on, gate=gate, meta=meta)
 
 
 def import_archive(
@@ -81,16 +86,32 @@ def import_archive(
                 raise bad_archive("it holds files that no model has", "モデルに不要なファイルがあります")
             return entries
 
-        staged = artifacts.stage_with(home.artifacts, header.total, unpack)
-        meta = header.meta | {"imported": {"key": source.signer, "from": str(header.ref)}}
-
-        def check() -> None:
+        with _discarded(artifacts.stage_with(home.artifacts, header.total, unpack)) as staged:
             if base is None:
                 _check_base(staged.folder)
             else:
                 adapter_rules.check(staged.folder, home.artifacts / base.folder, max_lora_rank)
+            meta = header.meta | {"imported": {"key": source.signer, "from": str(header.ref)}}
+            return _register(store, home, name, staged, kind=header.kind, base=base, gate=header.gate, meta=meta)
 
-        return _register(store, home, name, staged, check, kind=header.kind, base=base, gate=header.gate, meta=meta)
+
+@contextmanager
+def _discarded(staged: Staged) -> Iterator[Staged]:
+    """Whatever of `staged` has not settled by the end is removed."""
+    try:
+        yield staged
+    finally:
+        staged.discard()
+
+
+def _with_reference_made(store: Store, name: str, base: Version, digest: str) -> Version | None:
+    """The version that came in as just these files before and was given its reference here."""
+    with store.read() as connection:
+        for version in registry.list_all(connection):
+            made = version.meta.get("reference_made")
+            if (version.ref.name, version.base_id) == (name, base.id) and made == {"files": digest}:
+                return version
+    return None
 
 
 def _base_here(store: Store, header: Header) -> Version | None:
@@ -110,19 +131,18 @@ def _base_here(store: Store, header: Header) -> Version | None:
     return max(same, key=lambda v: (v.ref == wanted.ref, v.ref.name == wanted.name, v.id))
 
 
-def _register(store: Store, home: Home, name: str, staged: Staged, check: Callable[[], None], **row: Any) -> Version:
+def _register(store: Store, home: Home, name: str, staged: Staged, **row: Any) -> Version:
     """A crash between the move and the commit leaves a folder that no row names; `artifacts.sweep` removes it."""
-    try:
-        check()
-        with store.write() as connection:
-            same = registry.find_digest(connection, name, staged.digest, row.get("base"))
-            if same is not None:
-                return same
-            version = registry.add(connection, name, folder=staged.home_in(name), digest=staged.digest, **row)
-            staged.settle(home.artifacts, name)
-            return version
-    finally:
-        staged.discard()
+    base: Version | None = row.get("base")
+    with store.write() as connection:
+        if base is not None:
+            registry.get(connection, base.ref)  # it may have been removed since: a reference takes a minute to make
+        same = registry.find_digest(connection, name, staged.digest, base)
+        if same is not None:
+            return same
+        version = registry.add(connection, name, folder=staged.home_in(name), digest=staged.digest, **row)
+        staged.settle(home.artifacts, name)
+        return version
 
 
 def _check_base(folder: Path) -> None:

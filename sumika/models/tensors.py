@@ -1,4 +1,4 @@
-"""What a safetensors file holds, read without torch: names, shapes, and whether every number is finite."""
+"""What a safetensors file holds, read without torch: names, shapes, and whether its numbers can be weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -46,15 +47,31 @@ def list_tensors(file: Path) -> list[Tensor]:
 
 def non_finite(file: Path) -> Iterator[str]:
     """Names of the tensors in `file` (already checked by `list_tensors`) that hold an infinity or a NaN."""
+    for name, dtype, data in _floats(file):
+        width, exponent = _EXPONENT[dtype]
+        bits = data.view(width)
+        if np.any((bits & width(exponent)) == width(exponent)):
+            yield name
+
+
+def norms(file: Path) -> Iterator[tuple[str, float]]:
+    """Each tensor of `file` with its Frobenius norm; infinity where that is no double (its square overflows)."""
+    for name, dtype, data in _floats(file):
+        if dtype == "BF16":  # numpy has none: the upper half of a float32
+            values = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = data.view({"F64": np.float64, "F32": np.float32, "F16": np.float16}[dtype])
+        with np.errstate(over="ignore"):
+            yield name, float(np.sqrt(np.sum(np.square(values, dtype=np.float64))))
+
+
+def _floats(file: Path) -> Iterator[tuple[str, str, np.ndarray[Any, np.dtype[np.uint8]]]]:
+    """Name, dtype and bytes of every tensor of plain floating-point numbers."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))
     data = np.memmap(file, mode="r", offset=8 + length, dtype=np.uint8)
     for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in _EXPONENT:
-            continue
-        width, exponent = _EXPONENT[entry["dtype"]]
-        start, end = entry["data_offsets"]
-        bits = data[start:end].view(width)
-        if np.any((bits & width(exponent)) == width(exponent)):
-            yield name
+        if name != "__metadata__" and entry["dtype"] in _EXPONENT:
+            start, end = entry["data_offsets"]
+            yield name, entry["dtype"], data[start:end]

@@ -7,7 +7,7 @@ import time
 
 import openai
 
-from sumika.models import aliases, artifacts, moves
+from sumika.models import aliases, differences, moves
 from sumika.models.registry import Version
 from tests.integration.conftest import Stack, until
 
@@ -154,8 +154,8 @@ def test_base_swap_starts_the_new_engine_beside_the_old(stack: Stack) -> None:
 def test_adapter_whose_files_were_changed_is_told_by_verify(stack: Stack) -> None:
     version = stack.adapter("files", stack.base(), seed=8)
     folder = stack.settings.layout.artifacts / version.folder
-    assert artifacts.verify(folder) == []
+    assert differences.find(folder, version.digest) == []
     with (folder / "adapter_model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x7f")
-    assert [line.split(":")[0] for line in artifacts.verify(folder)] == ["adapter_model.safetensors"]
+    assert [found.file for found in differences.find(folder, version.digest)] == ["adapter_model.safetensors"]

@@ -101,6 +101,22 @@ def test_numbers_that_are_none_are_found_in_bfloat16(tmp_path: Path) -> None:
         assert list(tensors.non_finite(file)) == found
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_norm_is_told_in_every_width(tmp_path: Path, dtype: type[np.floating[Any]]) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({"a": np.array([[3, 4]], dtype), "whole": np.ones(2, np.int32), "none": np.zeros((0, 4), dtype)}, file)
+    assert dict(tensors.norms(file)) == {"a": 5.0, "none": 0.0}
+    save_file({"a": np.full((300, 300), np.finfo(dtype).max)}, file)
+    assert dict(tensors.norms(file))["a"] > float(np.finfo(dtype).max)
+
+
+def test_norm_is_told_in_bfloat16(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + (0x4040).to_bytes(2, "little") + (0xC080).to_bytes(2, "little"))
+    assert dict(tensors.norms(file)) == {"a": 5.0}
+
+
 @pytest.mark.parametrize(
     "entry",
     [

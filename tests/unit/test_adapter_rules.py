@@ -37,6 +37,8 @@ def test_adapter_that_fits_is_taken(make_adapter: MakeAdapter, base_folder: Path
         ({"rename": ".renamed"}, "match no module of the base"),
         ({"fill": float("nan")}, "NaN"),
         ({"fill": float("inf")}, "infinity"),
+        ({"fill": 1e30}, "q_proj.lora_A.weight, norm 1.0e+30"),
+        ({"fill": -2e5}, "q_proj.lora_A.weight, norm 2.0e+05"),
     ],
 )
 def test_adapter_that_vllm_would_refuse_or_ignore_is_refused(

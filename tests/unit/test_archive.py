@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sumika.cli import main
-from sumika.models import archive, artifacts, exporting, importing, registry, signing
+from sumika.models import archive, artifacts, differences, exporting, importing, manifest, registry, signing
 from sumika.models.archive_header import HEADER, LONGEST_HEADER, SIGNATURE, Header
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -128,7 +128,7 @@ def describing(header: dict[str, Any], files: dict[str, bytes], **changes: Any) 
     import hashlib
 
     listed = [{"name": n, "bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in sorted(files.items())]
-    digest = artifacts.digest_of({f["name"]: artifacts.FileEntry(f["bytes"], f["sha256"]) for f in listed})
+    digest = manifest.digest_of({f["name"]: manifest.FileEntry(f["bytes"], f["sha256"]) for f in listed})
     return header | {"files": listed, "digest": digest} | changes
 
 
@@ -161,7 +161,7 @@ def test_base_and_adapter_come_over_whole(
     assert (their_base.digest, their_faq.digest) == (base.digest, faq.digest)
     for ours, theirs in ((base, their_base), (faq, their_faq)):
         folder = there.artifacts / theirs.folder
-        assert artifacts.verify(folder) == []
+        assert differences.find(folder, theirs.digest) == []
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
             p.name: p.read_bytes() for p in (home.artifacts / ours.folder).iterdir()
         }
@@ -327,7 +327,7 @@ def test_header_that_no_sumika_writes_is_refused(home: Home, their_store: Store,
 
 @pytest.mark.parametrize(
     "name", ["../x.json", "/x.json", "a/b.json", "a\\b.json", "..", ".hidden.json", "", "x\0.json", "x\n.json", "x" * 200 + ".json",
-             "x\u202e.json", HEADER, artifacts.MANIFEST, "CONFIG.JSON", "\ud800.json"],
+             "x\u202e.json", HEADER, manifest.MANIFEST, "CONFIG.JSON", "\ud800.json"],
 )  # fmt: skip
 def test_name_that_is_no_plain_file_is_refused(home: Home, their_store: Store, there: Home, good: Path, name: str) -> None:
     header, files = parts(good)
@@ -569,7 +569,7 @@ def test_import_killed_at_any_moment_is_never_visible(
         killed += process.wait() == -signal.SIGKILL
         with their_store.read() as connection:
             for version in registry.list_all(connection):
-                assert artifacts.verify(there.artifacts / version.folder) == []
+                assert differences.find(there.artifacts / version.folder, version.digest) == []
             named = registry.folders(connection)
         artifacts.sweep(there.artifacts, lambda named=named: named)  # type: ignore[misc]
         assert {p.relative_to(there.artifacts).as_posix() for p in there.artifacts.glob("*/*")} == named
@@ -592,7 +592,7 @@ def test_commands(tmp_path: Path, base_folder: Path, make_adapter: MakeAdapter, 
         return json.loads(told.stdout)
 
     at("a", "models", "import", "base", str(base_folder))
-    at("a", "models", "import", "faq", str(make_adapter()), "--base", "base@1")
+    at("a", "models", "import", "faq", str(make_adapter(proven=True)), "--base", "base@1")
     key = at("a", "signing", "show")["key"]
     (tmp_path / "a.pub").write_text(key + "\n")
     files = {name: str(tmp_path / f"{name}.sumika") for name in ("base", "faq")}

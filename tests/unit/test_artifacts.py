@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sumika.models import artifacts, importing, registry
-from sumika.models.artifacts import MANIFEST
+from sumika.models import artifacts, differences, importing, registry
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home, write_atomically
+from sumika.models.manifest import MANIFEST
 from sumika.models.store import Store
 from tests.conftest import ROOT
 
@@ -21,9 +21,9 @@ def test_import_copies_in_and_verifies(store: Store, home: Home, base_folder: Pa
     version = importing.import_base(store, home, "base", base_folder)
     folder = home.artifacts / version.folder
     assert (folder / "model.safetensors").read_bytes() == (base_folder / "model.safetensors").read_bytes()
-    assert artifacts.verify(folder) == []
+    assert differences.find(folder, version.digest) == []
     (base_folder / "model.safetensors").unlink()
-    assert artifacts.verify(folder) == []
+    assert differences.find(folder, version.digest) == []
 
 
 def test_import_of_the_same_files_is_the_same_version(store: Store, home: Home, base_folder: Path) -> None:
@@ -79,11 +79,13 @@ def test_base_that_brings_its_own_code_or_lacks_a_shard_is_refused(store: Store,
 
 
 def test_changed_missing_and_added_files_are_told(store: Store, home: Home, base_folder: Path) -> None:
-    folder = home.artifacts / importing.import_base(store, home, "base", base_folder).folder
+    version = importing.import_base(store, home, "base", base_folder)
+    folder = home.artifacts / version.folder
     (folder / "config.json").write_text("{}")
     (folder / "tokenizer.json").unlink()
     (folder / "added.json").write_text("{}")
-    assert [line.split(":")[0] for line in artifacts.verify(folder)] == ["config.json", "tokenizer.json", "added.json"]
+    told = [(found.file, found.kind) for found in differences.find(folder, version.digest)]
+    assert told == [("config.json", "shorter"), ("tokenizer.json", "missing"), ("added.json", "added")]
 
 
 def test_import_killed_at_any_moment_is_never_visible_and_swept_away(home: Home, store: Store, base_folder: Path) -> None:
@@ -104,7 +106,7 @@ def test_import_killed_at_any_moment_is_never_visible_and_swept_away(home: Home,
         killed += process.wait() == -signal.SIGKILL
         with store.read() as connection:
             for version in registry.list_all(connection):
-                assert artifacts.verify(home.artifacts / version.folder) == []
+                assert differences.find(home.artifacts / version.folder, version.digest) == []
             named = registry.folders(connection)
         artifacts.sweep(home.artifacts, lambda named=named: named)  # type: ignore[misc]
         assert {p.relative_to(home.artifacts).as_posix() for p in home.artifacts.glob("*/*")} == named

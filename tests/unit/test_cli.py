@@ -61,14 +61,16 @@ def deploy(alias: str, ref: str, reason: str = "") -> None:
 def test_models_come_show_verify_and_go(tmp_path: Path, make_adapter: MakeAdapter) -> None:
     write_base(tmp_path / "base")
     assert said("models", "import", "base", str(tmp_path / "base"))["version"] == "base@1"
-    assert said("models", "import", "faq", str(make_adapter()), "--base", "base@1")["base"] == "base@1"
+    assert said("models", "import", "faq", str(make_adapter()), "--base", "base@1", "--no-reference")["base"] == "base@1"
     assert [model["version"] for model in said("models", "list")] == ["base@1", "faq@1"]
     assert said("models", "verify", "faq@1") == {"version": "faq@1", "intact": True, "problems": []}
     deploy("faq", "faq@1")
     shown = said("models", "show", "faq@1")
     assert shown["aliases"] == ["faq"] and shown["moves"][0]["to"] == "faq@1"
     assert said("models", "list")[1]["aliases"] == ["faq"]
-    assert said("models", "import", "other", str(make_adapter("b", seed=2)), "--base", "base@1")["version"] == "other@1"
+    assert (
+        said("models", "import", "other", str(make_adapter("b", seed=2, proven=True)), "--base", "base@1")["version"] == "other@1"
+    )
     folder = Path(said("models", "show", "other@1")["folder"])
     assert said("models", "remove", "other@1") == {"removed": "other@1"} and not folder.exists()
 
@@ -78,7 +80,9 @@ def test_verify_of_a_changed_version_exits_1_and_names_the_file(tmp_path: Path) 
     folder = Path(said("models", "import", "base", str(tmp_path / "base"))["folder"])
     (folder / "config.json").write_text("{}")
     told = CliRunner().invoke(main.app, ["models", "verify", "base@1", "--json"])
-    assert told.exit_code == 1 and json.loads(told.stdout)["problems"][0].startswith("config.json: changed")
+    (problem,) = json.loads(told.stdout)["problems"]
+    assert told.exit_code == 1 and (problem["file"], problem["kind"], problem["bytes_now"]) == ("config.json", "shorter", 2)
+    assert "config.json: 2 of" in CliRunner().invoke(main.app, ["models", "verify", "base@1"]).stdout
 
 
 def test_keys_are_shown_once_listed_without_secret_and_revoked() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sumika.models import artifacts, importing, registry
+from sumika.models import artifacts, differences, importing, registry
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.store import Store
@@ -86,8 +86,9 @@ def test_weights_cut_short_are_refused(store: Store, home: Home, base_folder: Pa
 def test_hidden_files_and_a_foreign_manifest_are_left_behind(store: Store, home: Home, base_folder: Path) -> None:
     (base_folder / ".gitattributes").write_text("x")
     (base_folder / "manifest.json").write_text('{"files": {"evil": {"bytes": 1, "sha256": "x"}}}')
-    folder = home.artifacts / importing.import_base(store, home, "base", base_folder).folder
-    assert artifacts.verify(folder) == [] and not (folder / ".gitattributes").exists()
+    version = importing.import_base(store, home, "base", base_folder)
+    folder = home.artifacts / version.folder
+    assert differences.find(folder, version.digest) == [] and not (folder / ".gitattributes").exists()
 
 
 def test_digest_depends_on_names_and_contents_only(home: Home, base_folder: Path, tmp_path: Path) -> None:
