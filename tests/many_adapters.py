@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
+from sumika.finetune import base_model
 from sumika.finetune.chat import ChatFormat
-from sumika.finetune.train import load_base
 
 QUESTION = "合言葉は？"
 # Each is one token of Gemma's, so that the rows of a batch are equally long.
@@ -31,7 +31,7 @@ def train(base: Path, words: Sequence[str], folder: Path) -> dict[str, Path]:
     torch.manual_seed(0)
     chat = ChatFormat.of(base)
     names = [f"word-{number}" for number in range(len(words))]
-    model = _with_adapters(load_base(base), names)
+    model = _with_adapters(base_model.load(base), names)
     _learn(model, names, torch.tensor([_row(chat, word) for word in words]))
     model.save_pretrained(folder, selected_adapters=names)
     return {word: folder / name for word, name in zip(words, names, strict=True)}

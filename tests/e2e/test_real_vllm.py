@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sumika.finetune.chat import ChatFormat
-from sumika.models import artifacts, canary, importing, moves, registry
+from sumika.models import artifacts, canary, importing, manifest, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.registry import Version
 from tests.e2e.conftest import BASE, QUESTIONS, START_S, Real
@@ -103,7 +103,7 @@ def test_adapter_that_vllm_loads_and_ignores_is_refused_twice(real: Real, tmp_pa
 
 def _renamed(real: Real, folder: Path) -> Path:
     shutil.copytree(
-        real.settings.layout.artifacts / real.adapter.folder, folder, ignore=shutil.ignore_patterns(artifacts.MANIFEST)
+        real.settings.layout.artifacts / real.adapter.folder, folder, ignore=shutil.ignore_patterns(manifest.MANIFEST)
     )
     weights = folder / "adapter_model.safetensors"
     save_file({name.replace(".layers.", ".blocks."): value for name, value in load_file(weights).items()}, weights)
