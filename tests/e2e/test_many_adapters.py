@@ -105,8 +105,10 @@ def test_deleted_folder_costs_its_own_alias_only_and_heals_when_it_is_back(
     folder, pid = real.settings.layout.artifacts / lost.folder, real.engine().pid
     push_out(client, voices, [WORDS[-1]])
     shutil.move(folder, tmp_path / "kept")
-    until(lambda: str(lost.ref) not in real.engine().adapters, what="the missing files are noticed")
-    until(lambda: ask(client, lost).status_code == 503, within=5, what="the gateway has seen it")
+    ready = real.url.replace("/v1", f"/health/ready?model={lost.ref.name}")
+    until(lambda: httpx.get(ready).status_code == 503, what="the missing files are noticed")
+    refusal = ask(client, lost)
+    assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "model_not_ready")
     push_out(client, voices, [WORDS[-1]])
     assert str(folder) in until(lambda: _told(real, lost), what="the reason stands in the log")
     shutil.move(tmp_path / "kept", folder)

@@ -61,8 +61,8 @@ def test_adapter_whose_files_are_gone_is_refused_alone_and_served_again_when_the
     stack.deploy("mail", other)
     before, folder = stack.engine_of(base), stack.settings.layout.artifacts / adapter.folder
     folder.rename(stack.work / "kept")
-    until(lambda: str(adapter.ref) not in stack.engine_of(base).adapters, what="the missing files are noticed")
-    until(lambda: stack.chat("faq").status_code == 503, within=3)
+    until(lambda: httpx.get(f"{stack.url}/health/ready?model=faq").status_code == 503, what="the missing files are noticed")
+    assert stack.chat("faq").status_code == 503
     assert stack.chat("mail").status_code == 200
     (stack.work / "kept").rename(folder)
     until(lambda: stack.chat("faq").status_code == 200, what="serving again by itself")
