@@ -4,8 +4,8 @@
     python benchmarks/swap.py --clients 8 --swaps 5 --base-swaps 0
     python benchmarks/swap.py --swaps 0 --base-swaps 2 --memory-gib 6    # no room for two engines: requests wait meanwhile
 
-It uses a home of its own under var/bench (kept, so that a second run starts at once): the demo's base twice, and two
-adapters trained to say different words. Every stream is checked: status 200, whole to its [DONE], answered by a version
+It uses a home of its own under var/bench (kept, so that a second run starts at once): the demo's base twice, and
+three adapters trained to say different words. Every stream is checked: status 200, whole to its [DONE], answered by a version
 that was in service at some moment between its request and its first byte, and in that version's words. The time of a swap runs from the
 command to the first token of the new version, asked for by a client of its own as soon as the alias has moved.
 Exit code 1 if any request failed.
@@ -39,7 +39,8 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 
 ALIAS, PLAIN = "bench", "bench-base"
-WORDS = {"meow": "ニャーと鳴きます。", "woof": "ワンと吠えます。"}  # adapter → what it says
+# Adapter → what it says. Three, in turn: of two, each is what a rollback of the other leads to, so both stay loaded and no swap would load one.
+WORDS = {"meow": "ニャーと鳴きます。", "woof": "ワンと吠えます。", "moo": "モーと鳴きます。"}
 QUESTION = "あなたはどう鳴きますか。"
 JOB = Path("configs/finetune/sakura-faq.yaml")
 
@@ -144,7 +145,7 @@ def asked(store: Store, alias: str, to: Version | None) -> tuple[Move, float]:
 
 
 def prepare(settings: Settings, store: Store) -> tuple[list[Version], list[Version]]:
-    """Two bases with the same weights, and two adapters with different words, made where they are missing."""
+    """Two bases with the same weights, and three adapters with different words, made where they are missing."""
     pulled = pulling.pull(settings, store, catalog.get("gemma-3-270m"))
     with store.read() as connection:
         bases = [registry.newest(connection, "gemma-3-270m") or pulled]
@@ -195,7 +196,9 @@ async def bench(settings: Settings, store: Store, options: argparse.Namespace) -
         running = [asyncio.create_task(clients.run(session, PLAIN if i % 4 == 3 else ALIAS)) for i in range(options.clients)]
         await asyncio.sleep(5)
         for turn in range(options.swaps):
-            figures["adapter swap"].append(await moved(store, clients, session, *asked(store, ALIAS, adapters[(turn + 1) % 2])))
+            figures["adapter swap"].append(
+                await moved(store, clients, session, *asked(store, ALIAS, adapters[(turn + 1) % len(adapters)]))
+            )
         for _ in range(min(options.swaps, 5)):
             figures["adapter rollback"].append(await moved(store, clients, session, *asked(store, ALIAS, None)))
         for turn in range(options.base_swaps):
