@@ -2,7 +2,7 @@
 
     python benchmarks/swap.py                 # 32 streaming clients, 20 adapter swaps, 3 base swaps, then rollbacks
     python benchmarks/swap.py --clients 8 --swaps 5 --base-swaps 0
-    python benchmarks/swap.py --swaps 0 --base-swaps 2 --memory-gib 4 --home var/bench-hold
+    python benchmarks/swap.py --swaps 0 --base-swaps 2 --memory-gib 6 --home var/bench-hold
                                               # no room for two engines: requests wait meanwhile (a home with no adapter in service)
 
 It uses a home of its own under var/bench (kept, so that a second run starts at once): the demo's base twice, and
@@ -177,7 +177,7 @@ def words(options: argparse.Namespace) -> Collection[str]:
 def trained(settings: Settings, store: Store, name: str) -> Version:
     from rich.console import Console
 
-    from sumika.finetune import pipeline
+    from sumika.finetune import run
 
     folder = settings.layout.root / name
     folder.mkdir(exist_ok=True)
@@ -186,9 +186,9 @@ def trained(settings: Settings, store: Store, name: str) -> Version:
     for file, row in (("train", {"messages": turn}), ("held", {"messages": held, "facts": [[WORDS[name]]]})):
         (folder / f"{file}.jsonl").write_text((json.dumps(row, ensure_ascii=False) + "\n") * (2 if file == "train" else 1))
     config = jobs.load(JOB, [
-        f"data.train={folder}/train.jsonl", f"evaluate.held_out={folder}/held.jsonl", f"serve.alias={name}", "train.epochs=30", "train.batch_size=2",
+        f"data.train={folder}/train.jsonl", f"evaluate.held_out={folder}/held.jsonl", f"serve.alias={name}", "train.epochs=30", "train.batch_tokens=64",
     ])  # fmt: skip
-    return pipeline.run(config, store, settings.layout, Console(stderr=True))
+    return run.run(config, store, settings.layout, Console(stderr=True))
 
 
 async def bench(settings: Settings, store: Store, options: argparse.Namespace) -> int:
