@@ -14,6 +14,7 @@ Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", 
 Encoding = Literal["auto", "utf-8", "cp932", "euc-jp", "utf-16"]
 Normalize = Literal["none", "nfc", "nfkc"]
 TooLong = Literal["error", "drop", "truncate"]
+Packing = Literal["auto", "never"]
 Action = Literal["block", "mask", "allow"]
 
 # Two letters at least before the colon: `C:` is no address.
@@ -111,4 +112,5 @@ class Data(Group):
     normalize: Normalize = "none"
     max_length: int | None = Field(default=None, ge=16)
     too_long: TooLong = "error"
+    packing: Packing = "auto"
     pii: Annotated[Pii, BeforeValidator(_each_kind)] = Pii()
