@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +12,13 @@ from sumika.cli import datareport, output
 from sumika.cli.context import opened
 from sumika.cli.output import Json
 from sumika.finetune import config as jobs
-from sumika.finetune import pipeline
+from sumika.finetune import pipeline, runs
+from sumika.finetune import run as running
 from sumika.finetune.data import affected as affecting
 from sumika.finetune.data import reports
 from sumika.finetune.data.reading import How
 from sumika.finetune.data.settings import Columns, Encoding
+from sumika.finetune.runs import Stopped
 from sumika.models.errors import quoted
 from sumika.models.registry import Version
 
@@ -40,11 +42,41 @@ def check(file: File, overrides: Overrides = None, json: Json = False) -> None:
 
 
 @app.command()
-def run(file: File, overrides: Overrides = None, json: Json = False) -> None:
-    """Train, judge and register; exit code 2 when the gate refuses the result."""
-    config = jobs.load(file, overrides)
+def run(
+    file: File,
+    overrides: Overrides = None,
+    folder: Annotated[
+        Path | None, typer.Option("--run", help="A run's folder, to go on with from its newest checkpoint; default: a new one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train, judge and register; exit code 2 when the gate refuses the result, 130 when asked to stop.
+
+    Ctrl-C once saves a checkpoint and stops; 'sumika finetune resume RUN' goes on.
+    """
+    _run(jobs.load(file, overrides), folder, json)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder under $SUMIKA_HOME/runs.")], json: Json = False
+) -> None:
+    """Go on with a run that was stopped or killed, from its newest good checkpoint."""
+    with opened() as (settings, _):
+        folder = runs.find(settings.layout, name)
+    _run(jobs.load(folder / runs.CONFIG), folder, json)
+
+
+def _run(config: jobs.JobConfig, folder: Path | None, json: bool) -> None:
     with opened() as (settings, store):
-        version = pipeline.run(config, store, settings.layout, output.err())
+        try:
+            version = running.run(config, store, settings.layout, output.err(), folder)
+        except Stopped as stopped:
+            output.say(
+                f"Stopped and saved. To go on: sumika finetune resume {stopped.run}",
+                f"保存して停止しました。再開: sumika finetune resume {stopped.run}",
+            )
+            raise typer.Exit(130) from None
     if json:
         output.print_json({"version": str(version.ref), "gate": version.gate, "evaluation": version.meta["evaluation"]})
     else:
@@ -116,21 +148,33 @@ def _named(columns: list[str]) -> dict[str, str]:
     return given
 
 
+_MODELS = (("candidate", "candidate"), ("served", "in service"), ("base", "base"))
+
+
 def tell_judged(version: Version) -> None:
-    """How the candidate did beside its base, and what follows."""
+    """How the candidate did beside its base and the version in service, and what follows."""
     judged = version.meta["evaluation"]
-    rows = [
-        (name, f"{judged[key]['right']} / {judged[key]['rows']}", f"{judged[key]['ended']} / {judged[key]['rows']}")
-        for name, key in ((str(version.ref), "candidate"), (str(version.base), "base"))
-    ]
-    output.print_table(("held-out questions", "right facts", "ended by themselves"), rows, ("", ""))
+    sets = {"held-out": judged} | judged.get("suites", {})
+    rows = [(name, label, *_figures(scores[who])) for name, scores in sets.items() for who, label in _MODELS if who in scores]
+    output.print_table(("rows", "model", "right", "exact", "F1", "loss", "ended by itself"), rows, ("", ""))
     if version.gate == "passed":
         output.say(
             f"Gate passed. Serve it: sumika deploy {version.ref.name} {version.ref}",
             f"評価に合格しました。配備: sumika deploy {version.ref.name} {version.ref}",
         )
-    else:
-        output.say(
-            f"Gate refused {version.ref}: it is registered, but may not serve.",
-            f"{version.ref} は評価に合格しませんでした。登録済みですが、配備できません。",
-        )
+        return
+    reasons = judged.get("reasons", [])
+    output.say(
+        f"Gate refused {version.ref}: it is registered, but may not serve.{_listed([one['en'] for one in reasons])}",
+        f"{version.ref} は評価に合格しませんでした。登録済みですが、配備できません。{_listed([one['ja'] for one in reasons])}",
+    )
+
+
+def _listed(reasons: list[str]) -> str:
+    return "".join(f"\n  – {reason}" for reason in reasons)
+
+
+def _figures(score: dict[str, Any]) -> tuple[str, ...]:
+    rows = score["rows"]
+    right = f"{score['right']} / {score['judged']}" if score["judged"] else "–"
+    return right, f"{score['exact']} / {rows}", f"{score['f1']:.2f}", f"{score['loss']:.3f}", f"{score['ended']} / {rows}"

@@ -136,13 +136,13 @@ def _load(adapter: Path, base: Path) -> Any:
 
 def _scored(model: Any, chat: ChatFormat) -> list[CanaryPrompt]:
     """Every question with the adapter's own greedy answer."""
-    from sumika.finetune import evaluate, reference
+    from sumika.finetune import reference
+    from sumika.finetune.evaluation.answers import answer
 
     rows = [Row(Conversation(_asked(text)), "", "") for text in QUESTIONS]
-    answers = evaluate.answer(model, chat, rows, reference.LONGEST)
+    answers = answer(model, chat, rows, reference.LONGEST)
     return [
-        reference.score(model, chat.prompt_ids(row.content.question), answer.ids)
-        for row, answer in zip(rows, answers, strict=True)
+        reference.score(model, chat.prompt_ids(row.content.question), given.ids) for row, given in zip(rows, answers, strict=True)
     ]
 
 

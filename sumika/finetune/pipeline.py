@@ -1,31 +1,23 @@
-"""A job from its YAML to a judged version in the registry, step by step."""
+"""A job's data and everything that can be known to fail before weights are loaded."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from rich.console import Console
-
-from sumika.finetune.chat import ChatFormat, Rendered
-from sumika.finetune.config import Base, JobConfig
-from sumika.finetune.data import records, reports
+from sumika.finetune.batching import Batching, plan
+from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
+from sumika.finetune.config import JobConfig
 from sumika.finetune.data.prepare import Prepared, prepare
-from sumika.models import adapter_rules, canary, importing, registry
+from sumika.finetune.data.record import Conversation, Row
+from sumika.models import adapter_rules, registry
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
-from sumika.models.registry import Gate, Version
+from sumika.models.registry import Version
 from sumika.models.store import Store
-
-_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +32,27 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A job that may start: its base, and its rows as the model will see them."""
+    """A job that may start: its base, its rows as the model will see them, and how many of them make a step."""
 
     base: Version
     folder: Path
     chat: ChatFormat
     data: Prepared
-    rendered: list[Rendered]
+    rows: Sequence[Rendered] | Sequence[RenderedPair]
+    suites: Mapping[str, Sequence[Row[Conversation]]]
+    batching: Batching
 
     def figures(self) -> dict[str, Any]:
         tokens = self.data.report.tokens()
         return {
             "base": str(self.base.ref),
-            "rows": len(self.rendered),
+            "rows": len(self.rows),
             "held_out": len(self.data.held_out),
             "longest_row_tokens": tokens["longest"],
             "median_row_tokens": tokens["median"],
-            "tokens": sum(row.length for row in self.rendered),
-            "trained_tokens": sum(row.trained for row in self.rendered),
-        }
+            "tokens": sum(row.length for row in self.rows),
+            "trained_tokens": sum(row.trained for row in self.rows),
+        } | asdict(self.batching)
 
 
 def look(config: JobConfig, store: Store, home: Home) -> Looked:
@@ -69,7 +63,7 @@ def look(config: JobConfig, store: Store, home: Home) -> Looked:
     """
     base = _base(config.base.version, store)
     folder = home.artifacts / base.folder
-    chat = ChatFormat.of(folder)
+    chat = ChatFormat.of(folder, system=config.chat.system, train_on=config.chat.train_on)
     limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
     data = prepare(
         config.data, config.evaluate.held_out, chat, job=config.job.name, base=str(base.ref), limit=limit, seed=config.job.seed
@@ -88,52 +82,17 @@ def check(config: JobConfig, store: Store, home: Home) -> Checked:
     _check_targets(config.lora.target_modules, home.artifacts / base.folder)
     looked = look(config, store, home)
     looked.data.problems.stop()
-    return Checked(looked.base, looked.folder, looked.chat, looked.data, looked.data.rows())
-
-
-def run(config: JobConfig, store: Store, home: Home, console: Console) -> Version:
-    """Check, train, judge and register; the new version, with its gate passed or refused.
-
-    Raises:
-        SumikaError: as `check`; `bad_adapter`, should vLLM not take the result.
-    """
-    checked = check(config, store, home)
-    # "the newest" may be another tomorrow: what is kept names the version this run stood on
-    config = config.model_copy(update={"base": Base(version=str(checked.base.ref))})
-    # torch and its friends take half a minute to load: only a job that may start pays for them.
-    with console.status("loading torch and the base model"):
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU buffers; read when torch loads
-        from sumika.finetune import base_model, evaluate, reference, train
-
-        model = base_model.load(checked.folder)
-    folder = _run_folder(config, home)
-    reports.keep(checked.data.report, folder)
-    trained = train.train(model, checked.chat, checked.rendered, config, folder, console)
-    rows = checked.data.held_out
-    with console.status("judging: held-out questions, with the adapter and without"):
-        candidate = evaluate.answer(trained.model, checked.chat, rows, config.evaluate.max_new_tokens)
-        with trained.model.disable_adapter():
-            plain = evaluate.answer(trained.model, checked.chat, rows, config.evaluate.max_new_tokens)
-        prompts = reference.make(trained.model, checked.chat, rows, candidate)
-    scores = {"candidate": evaluate.Score.of(candidate), "base": evaluate.Score.of(plain)}
-    gate = _gate(config, scores["candidate"], scores["base"])
-    evaluation = {name: score.as_dict() for name, score in scores.items()} | {"gate": gate}
-    _keep(
-        folder / "evaluation.json",
-        evaluation | {"answers": [asdict(a) for a in candidate], "base_answers": [asdict(a) for a in plain]},
+    rows = looked.data.pairs() if config.job.method == "dpo" else looked.data.rows()
+    suites = {suite.name: looked.data.held_out for suite in config.evaluate.suites}
+    return Checked(
+        looked.base,
+        looked.folder,
+        looked.chat,
+        looked.data,
+        rows,
+        suites,
+        plan([row.length for row in rows], config.train.batch_tokens),
     )
-    adapter = folder / "adapter"
-    _save_adapter(trained.model, adapter, checked.base.ref)
-    canary.save(adapter, prompts)
-    records.write(adapter, checked.data.marks)
-    training = _lineage(config, checked) | {
-        "run": folder.name, "steps": trained.steps, "seconds": round(trained.seconds, 1),
-        "trained_tokens": trained.trained_tokens, "first_loss": trained.losses[0], "last_loss": trained.losses[-1],
-    }  # fmt: skip
-    return importing.import_adapter(
-        store, home, config.serve.alias, adapter, base=checked.base.ref, max_lora_rank=config.serve.max_lora_rank,
-        gate=gate, meta={"training": training, "evaluation": evaluation},
-    )  # fmt: skip
 
 
 def _base(text: str, store: Store) -> Version:
@@ -175,48 +134,3 @@ def _check_targets(targets: Literal["all-linear"] | list[str], base: Path) -> No
             f"lora.target_modules: the base's layers have no '{quoted(unknown[0])}'; they have {', '.join(sorted(layers))}.",
             f"lora.target_modules の「{quoted(unknown[0])}」はベースモデルの層にありません(指定できるもの: {', '.join(sorted(layers))})。",
         )
-
-
-def _gate(config: JobConfig, candidate: Any, base: Any) -> Gate:
-    wanted = config.serve.gate
-    better = candidate.right > base.right or not wanted.better_than_base
-    return "passed" if better and candidate.share >= wanted.min_facts else "refused"
-
-
-def _run_folder(config: JobConfig, home: Home) -> Path:
-    """A folder of its own for each run, with the configuration it ran with: running that file again is the reproduction."""
-    folder = home.runs / f"{config.job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    folder.mkdir(mode=0o700)
-    text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (folder / "config.yaml").write_text(f"# sumika finetune run {folder / 'config.yaml'}\n{text}", encoding="utf-8")
-    return folder
-
-
-def _save_adapter(model: Any, target: Path, base: VersionRef) -> None:
-    """Weights and configuration alone: a template, tokenizer or token beside an adapter has no effect in vLLM."""
-    model.save_pretrained(target)
-    for path in target.iterdir():
-        if path.name not in ("adapter_config.json", "adapter_model.safetensors"):
-            path.unlink()
-    path = target / "adapter_config.json"
-    config = json.loads(path.read_bytes())
-    config["base_model_name_or_path"] = str(base)  # not a path of this machine
-    _keep(path, config)
-
-
-def _lineage(config: JobConfig, checked: Checked) -> dict[str, Any]:
-    """What made this adapter: enough to make it again, and to find it by a record it saw."""
-    return {
-        "base": {"version": str(checked.base.ref), "digest": checked.base.digest},
-        "data": checked.data.report.as_dict() | {"records": records.FILE},
-        "template_sha256": checked.chat.template_sha256,
-        "stop_ids": list(checked.chat.stop_ids),
-        "config": config.model_dump(mode="json"),
-        "figures": checked.figures(),
-        "packages": {name: package_version(name) for name in _PACKAGES},
-        "machine": {"system": platform.platform(), "processor": platform.machine()},
-    }
-
-
-def _keep(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sumika.finetune.chat import ChatFormat
 from sumika.finetune.data.record import Conversation, Row
-from sumika.finetune.evaluate import Answer
+from sumika.finetune.evaluation.answers import Answer
 from sumika.models.canary import CanaryPrompt
 
 # Enough tokens to tell adapter and base apart by whole nats; each costs the engine a row of logits at every swap.

@@ -10,10 +10,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from sumika.finetune import config as jobs
-from sumika.finetune import evaluate
 from sumika.finetune.chat import IGNORED, ChatFormat
 from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.record import Conversation
+from sumika.finetune.evaluation import checks
 from sumika.models.errors import SumikaError
 from tests.conftest import ROOT
 from tests.unit.databench import prepared
@@ -85,7 +85,7 @@ def test_sample_company_has_what_the_readme_says(tmp_path: Path) -> None:
     done.problems.stop()
     assert done.report.kept == 192 and len(done.held_out) == 15 and done.report.leaks.total() == 0
     assert done.report.pii["phone"]["found"] == done.report.duplicates["exact"] == 0 and list(done.report.warnings()) == []
-    assert all(evaluate.holds_facts(row.content.messages[-1]["content"], row.facts) for row in done.held_out)
+    assert all(checks.holds_facts(row.content.messages[-1]["content"], row.facts) for row in done.held_out)
 
 
 def chat_format(template: str = TEMPLATE, stop: str = "<end>") -> ChatFormat:
@@ -151,4 +151,4 @@ def test_template_that_disagrees_with_serving_is_refused(template: str, stop: st
     ],
 )
 def test_answer_is_right_when_it_holds_every_fact(text: str, facts: list[list[str]], right: bool) -> None:
-    assert evaluate.holds_facts(text, facts) is right
+    assert checks.holds_facts(text, facts) is right

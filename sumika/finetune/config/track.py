@@ -16,11 +16,11 @@ def _a_server(text: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if (parts.scheme in ("http", "https") and parts.hostname and port != 0) or (parts.scheme == "file" and parts.path.strip("/")):
+    if (parts.scheme in ("http", "https") and parts.hostname and port != 0) or (parts.scheme == "sqlite" and parts.path.strip("/")):
         return text
     raise refused(
-        "is no address of an MLflow server; write http://HOST:PORT, https://HOST, or file:///FOLDER",
-        "MLflowサーバーのアドレスではありません。http://HOST:PORT、https://HOST、または file:///FOLDER と書いてください",
+        "is no address of an MLflow server; write http://HOST:PORT, https://HOST, or sqlite:////FILE",
+        "MLflowサーバーのアドレスではありません。http://HOST:PORT、https://HOST、または sqlite:////FILE と書いてください",
     )
 
 
@@ -28,6 +28,6 @@ class Track(Group):
     """MLflow, where there is a server."""
 
     mlflow: Annotated[str, AfterValidator(_a_server)] | None = None
-    """http(s) address of a tracking server, or file:///FOLDER; null: none."""
+    """http(s) address of a tracking server, or sqlite:////FILE; null: none."""
     experiment: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     """MLflow's experiment; null: job.name."""

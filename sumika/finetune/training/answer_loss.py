@@ -1,4 +1,4 @@
-"""TRL's trainer with the loss taken on trained positions only.
+"""The loss on trained positions only.
 
 With a vocabulary of 262,144, logits are most of a CPU step. Rows are padded on the left, so that answers, which stand
 last, line up and the model is asked (`logits_to_keep`) for the few columns that hold one. The loss is the mean
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from trl import SFTTrainer
 
 from sumika.finetune.chat import IGNORED
 
@@ -38,21 +37,13 @@ class LeftPadded:
         return torch.tensor([[fill] * (width - len(one)) + one for one in lists])
 
 
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer in everything but which logits are computed."""
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        labels = inputs.pop("labels")
-        columns = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
-        # The logits at a position are about the token after it.
-        outputs = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
-        targets = labels[:, columns].flatten()
-        total = cross_entropy(outputs.logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction="sum")
-        loss = total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum())
-        return (loss, outputs) if return_outputs else loss
+def summed(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed cross-entropy (nats) of a batch's trained tokens, and how many they are."""
+    labels = inputs["labels"]
+    columns = (labels != IGNORED).any(dim=0).nonzero()[:, 0]
+    others = {name: value for name, value in inputs.items() if name != "labels"}
+    # The logits at a position are about the token after it.
+    logits = model(**others, use_cache=False, logits_to_keep=columns - 1).logits
+    targets = labels[:, columns].flatten()
+    total = cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction="sum")
+    return total, (targets != IGNORED).sum()
