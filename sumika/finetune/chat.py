@@ -7,7 +7,7 @@ import json
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.record import Content, Conversation, Document, Messages, Preference
@@ -80,14 +80,18 @@ def stop_ids(base: Path) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """A tokenizer with its template, and the tokens on which the served model stops."""
+    """A tokenizer with its template, and the tokens on which the served model stops; `system` and `train_on` as in `chat`."""
 
     tokenizer: Any
     stop_ids: tuple[int, ...]
     template_sha256: str
+    system: str | None = None
+    train_on: Literal["answers", "last_answer"] = "answers"
 
     @classmethod
-    def of(cls, folder: Path) -> ChatFormat:
+    def of(
+        cls, folder: Path, *, system: str | None = None, train_on: Literal["answers", "last_answer"] = "answers"
+    ) -> ChatFormat:
         """Read from the base's folder, the very files that vLLM reads.
 
         Raises:
@@ -109,7 +113,8 @@ class ChatFormat:
                 "The base's generation_config.json names no eos_token_id, so its answers would not end. Add it and import again.",
                 "ベースモデルの generation_config.json に eos_token_id がなく、応答が終わりません。追加して取り込み直してください。",
             )
-        return cls(tokenizer, tuple(stops), hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest())
+        template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+        return cls(tokenizer, tuple(stops), template, system, train_on)
 
     @property
     def pad_id(self) -> int:
@@ -119,7 +124,7 @@ class ChatFormat:
 
     def prompt_ids(self, messages: Messages) -> list[int]:
         """What the engine is given when it is asked to answer `messages`."""
-        return self._ids(messages, add_generation_prompt=True)
+        return self._ids(self._begun(messages), add_generation_prompt=True)
 
     def render(self, content: Content) -> Rendered | RenderedPair:
         """A record as the model sees it.
@@ -142,10 +147,11 @@ class ChatFormat:
             DataError: as `render`.
         """
         self._refuse_stops_in_text(content)
-        messages = content.messages
+        messages = self._begun(content.messages)
         whole = self._templated(messages, add_generation_prompt=False)
-        answers = (index for index, message in enumerate(messages) if message["role"] == "assistant")
-        return Rendered(array("i", whole), tuple(self._span(messages, index, whole) for index in answers))
+        answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        trained = answers[-1:] if self.train_on == "last_answer" else answers
+        return Rendered(array("i", whole), tuple(self._span(messages, index, whole) for index in trained))
 
     def render_document(self, content: Document) -> Rendered:
         """The text without any template, between the tokenizer's own first token and its end of text; all else is trained.
@@ -167,6 +173,12 @@ class ChatFormat:
         start = chosen.trained_spans[-1][0]
         answers = (one.ids[slice(*one.trained_spans[-1])] for one in (chosen, rejected))
         return RenderedPair(chosen.ids[:start], *answers)
+
+    def _begun(self, messages: Messages) -> Messages:
+        """With the job's system message, where there is one and the row has none of its own."""
+        if self.system is None or messages[0]["role"] == "system":
+            return messages
+        return [{"role": "system", "content": self.system}, *messages]
 
     def _refuse_stops_in_text(self, content: Content) -> None:
         """A stop token spelt out in a text would end its turn in the middle, and pass the rest off as another's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
 from sumika.finetune.data import records, samples, weight
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sumika.finetune.data.near import Signature
 
 _PAIRS_SHOWN = 20
+R = TypeVar("R", Rendered, RenderedPair)
 
 
 @dataclass(slots=True)
@@ -56,13 +57,27 @@ class Prepared:
         Raises:
             BadData: when they are preference pairs.
         """
-        rows = [one for one in self.shown if isinstance(one, Rendered)]
+        return self._all(Rendered, DataError(
+            "preference pairs are learned by DPO, and this job trains by SFT; give it conversations or text, or set job.method: dpo",
+            "選好データ(chosen / rejected)はDPO用ですが、この学習はSFTです。会話かテキストを指定するか、job.method: dpo にしてください",
+        ))  # fmt: skip
+
+    def pairs(self) -> list[RenderedPair]:
+        """The rows for DPO.
+
+        Raises:
+            BadData: when they are anything else than preference pairs.
+        """
+        return self._all(RenderedPair, DataError(
+            "DPO learns from preference pairs (chosen and rejected), and these rows are none; set job.method: sft, or give it pairs",
+            "DPOには選好データ(chosen / rejected)が必要ですが、この行は違います。job.method: sft にするか、選好データを指定してください",
+        ))  # fmt: skip
+
+    def _all(self, kind: type[R], otherwise: DataError) -> list[R]:
+        rows = [one for one in self.shown if isinstance(one, kind)]
         if len(rows) != len(self.shown):
             problems = Problems()
-            problems.add(self.report.sources[0].path, DataError(
-                "preference pairs are learned by DPO, and this job trains by SFT; give it conversations or text",
-                "選好データ(chosen / rejected)はDPO用ですが、この学習はSFTです。会話かテキストのデータを指定してください",
-            ))  # fmt: skip
+            problems.add(self.report.sources[0].path, otherwise)
             problems.stop()
         return rows
 
