@@ -8,6 +8,7 @@ import sys
 import typer
 
 from sumika.cli import aliases, archive, chat, demo, doctor, finetune, keys, models, output, serve, status
+from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ def main() -> None:
     """Run one command; an expected failure is one sentence and an exit code, not a traceback."""
     os.umask(0o077)  # weights, records and logs are nobody else's on this machine
     try:
-        app()
+        app(obj=Alone())
     except SumikaError as error:
         sys.exit(output.fail(error).exit_code)
 

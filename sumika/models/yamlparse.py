@@ -111,7 +111,7 @@ class _Walk:
 
     def _plain(self, node: yaml.Node) -> Any:
         """The tag that the value has by itself."""
-        return self._loader.resolve(type(node), node.value if isinstance(node, yaml.ScalarNode) else None, (True, False))
+        return self._loader.resolve(type(node), node.value if isinstance(node, yaml.ScalarNode) else None, (True, False))  # type: ignore[no-untyped-call]
 
 
 _TOO_DEEP = Problem(
