@@ -78,10 +78,15 @@ class Source(Group):
     """
 
     path: LocalPath
+    """The file or folder."""
     weight: float = Field(default=1.0, gt=0, le=100)
+    """How often an epoch shows each of its rows; 0.5 shows a seeded half of them."""
     columns: Columns | None = None
+    """For this source instead of data.columns."""
     format: Format | None = None
+    """For this source instead of data.format."""
     encoding: Encoding | None = None
+    """For this source instead of data.encoding."""
 
 
 class Pii(Group):
@@ -94,9 +99,13 @@ class Pii(Group):
     """
 
     my_number: Action = "block"
+    """Individual Numbers (マイナンバー), told by their check digit."""
     card: Action = "block"
+    """Card numbers, told by Luhn's check digit."""
     phone: Action = "allow"
+    """Telephone numbers."""
     email: Action = "allow"
+    """E-mail addresses."""
 
 
 def _each_source(given: Any) -> Any:
