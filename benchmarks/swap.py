@@ -177,7 +177,7 @@ def words(options: argparse.Namespace) -> Collection[str]:
 def trained(settings: Settings, store: Store, name: str) -> Version:
     from rich.console import Console
 
-    from sumika.finetune import run
+    from sumika.finetune import pipeline
 
     folder = settings.layout.root / name
     folder.mkdir(exist_ok=True)
@@ -188,7 +188,7 @@ def trained(settings: Settings, store: Store, name: str) -> Version:
     config = jobs.load(JOB, [
         f"data.train={folder}/train.jsonl", f"evaluate.held_out={folder}/held.jsonl", f"serve.alias={name}", "train.epochs=30", "train.batch_tokens=64",
     ])  # fmt: skip
-    return run.run(config, store, settings.layout, Console(stderr=True))
+    return pipeline.run(config, store, settings.layout, Console(stderr=True))
 
 
 async def bench(settings: Settings, store: Store, options: argparse.Namespace) -> int:

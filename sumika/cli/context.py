@@ -8,10 +8,16 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import Settings, load_settings
 from sumika.models.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Typer's context object where the process is one command's own: it may be set up for that command, and ends with it."""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from sumika.cli.context import actor, opened
 from sumika.cli.finetune import tell_judged
 from sumika.cli.rest import Rest, connected
 from sumika.finetune import config as jobs
-from sumika.finetune import run as running
+from sumika.finetune import pipeline
 from sumika.finetune.config import JobConfig
 from sumika.models import aliases, catalog, engines, keys, moves, registry
 from sumika.models.errors import SumikaError
@@ -125,7 +125,7 @@ def _trained(show: _Demo) -> Version:
             if version.base == show.base.ref and _made_by(version, config):
                 output.say(f"  {version.ref} is there already", f"  {version.ref} は学習済みです")
                 return version
-    return running.run(config, show.store, show.settings.layout, output.out())
+    return pipeline.run(config, show.store, show.settings.layout, output.out())
 
 
 def _made_by(version: Version, config: JobConfig) -> bool:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from sumika.cli import datareport, output
-from sumika.cli.context import opened
+from sumika.cli.context import Alone, opened
 from sumika.cli.output import Json
+from sumika.finetune import checks, pipeline, runs
 from sumika.finetune import config as jobs
-from sumika.finetune import pipeline, runs
-from sumika.finetune import run as running
+from sumika.finetune.checks.light import without_torch
 from sumika.finetune.data import affected as affecting
 from sumika.finetune.data import reports
 from sumika.finetune.data.reading import How
@@ -21,6 +21,7 @@ from sumika.finetune.data.settings import Columns, Encoding
 from sumika.finetune.runs import Stopped
 from sumika.models.errors import quoted
 from sumika.models.registry import Version
+from sumika.models.yamlproblems import Document
 
 app = typer.Typer(no_args_is_help=True, help="LoRA jobs from a YAML.")
 File = Annotated[Path, typer.Argument(help="The job, for example configs/finetune/sakura-faq.yaml.")]
@@ -28,17 +29,28 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="group.key=value, fo
 
 
 @app.command()
-def check(file: File, overrides: Overrides = None, json: Json = False) -> None:
-    """Find in seconds what would fail later: config, data, template, stop token, lengths."""
-    config = jobs.load(file, overrides)
+def check(context: typer.Context, file: File, overrides: Overrides = None, json: Json = False) -> None:
+    """Find in seconds what would fail later: config, base, template, stop token, data, memory, disk."""
+    config, document = jobs.read(file, overrides)
+    if isinstance(context.obj, Alone):
+        without_torch()
     with opened() as (settings, store):
-        checked = pipeline.check(config, store, settings.layout)
+        checked = checks.check(config, store, settings.layout, engine=settings.engine, document=document)
     if json:
-        output.print_json(checked.figures())
+        warnings = [warning.text(output.language()) for warning in (*checked.warnings, *checked.data.report.warnings())]
+        output.print_json(checked.figures() | {"memory": asdict(checked.memory), "warnings": warnings})
     else:
         output.print_table(("", ""), checked.figures().items(), ("", ""))
+        for warning in checked.warnings:
+            output.warn(warning.en, warning.ja)
         datareport.show_warnings(checked.data.report)
         output.say("The job can start: sumika finetune run …", "この学習は開始できます: sumika finetune run …")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job's YAML, for editors (configs/finetune/schema.json)."""
+    output.print_json(jobs.JobConfig.model_json_schema())
 
 
 @app.command()
@@ -54,7 +66,7 @@ def run(
 
     Ctrl-C once saves a checkpoint and stops; 'sumika finetune resume RUN' goes on.
     """
-    _run(jobs.load(file, overrides), folder, json)
+    _run(*jobs.read(file, overrides), folder, json)
 
 
 @app.command()
@@ -64,13 +76,15 @@ def resume(
     """Go on with a run that was stopped or killed, from its newest good checkpoint."""
     with opened() as (settings, _):
         folder = runs.find(settings.layout, name)
-    _run(jobs.load(folder / runs.CONFIG), folder, json)
+    _run(*jobs.read(folder / runs.CONFIG), folder, json)
 
 
-def _run(config: jobs.JobConfig, folder: Path | None, json: bool) -> None:
+def _run(config: jobs.JobConfig, document: Document, folder: Path | None, json: bool) -> None:
     with opened() as (settings, store):
         try:
-            version = running.run(config, store, settings.layout, output.err(), folder)
+            version = pipeline.run(
+                config, store, settings.layout, output.err(), folder, engine=settings.engine, document=document
+            )
         except Stopped as stopped:
             output.say(
                 f"Stopped and saved. To go on: sumika finetune resume {stopped.run}",
@@ -93,9 +107,9 @@ def data(
     json: Json = False,
 ) -> None:
     """Report on a job's data without training: what is kept, dropped, repeated, personal, and how the model sees it."""
-    config = jobs.load(file, overrides)
+    config, document = jobs.read(file, overrides)
     with opened() as (settings, store):
-        looked = pipeline.look(config, store, settings.layout)
+        looked = checks.look(config, store, settings.layout, document)
     folder = out or settings.layout.root / "reports" / config.job.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     page = reports.keep(looked.data.report, folder, output.language())

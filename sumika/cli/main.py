@@ -8,6 +8,7 @@ import sys
 import typer
 
 from sumika.cli import aliases, archive, chat, demo, doctor, finetune, keys, models, output, serve, status
+from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
 
 app = typer.Typer(
@@ -25,11 +26,11 @@ app.add_typer(finetune.app, name="finetune")
 app.add_typer(archive.app, name="signing")
 
 
-def main() -> None:
-    """Run one command; an expected failure is one sentence and an exit code, not a traceback."""
+def main(*, alone: bool = True) -> None:
+    """Run one command; an expected failure is one sentence and an exit code, not a traceback. `alone`: the process ends with it."""
     os.umask(0o077)  # weights, records and logs are nobody else's on this machine
     try:
-        app()
+        app(obj=Alone() if alone else None)
     except SumikaError as error:
         sys.exit(output.fail(error).exit_code)
 

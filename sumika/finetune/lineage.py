@@ -8,9 +8,9 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from sumika.finetune.checks import Checked
 from sumika.finetune.config import JobConfig
 from sumika.finetune.data import records
-from sumika.finetune.pipeline import Checked
 from sumika.finetune.training.journal import peak_memory
 from sumika.finetune.training.train import Trained
 

@@ -1,136 +1,172 @@
-"""A job's data and everything that can be known to fail before weights are loaded."""
+"""A job from its YAML to a judged version in the registry, step by step; killed anywhere, it goes on from what is on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import json
+import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sumika.finetune.batching import Batching, plan
-from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
+from rich.console import Console
+
+from sumika.finetune import checks, runs
+from sumika.finetune.checks import Checked
 from sumika.finetune.config import JobConfig
-from sumika.finetune.data.prepare import Prepared, prepare
-from sumika.finetune.data.record import Conversation, Row
-from sumika.models import adapter_rules, registry
-from sumika.models.errors import SumikaError, quoted
+from sumika.finetune.data import records, reports
+from sumika.finetune.training.journal import Journal
+from sumika.models import aliases, canary, importing, registry
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
+from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
 
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """A job's data, read and rendered for its base; `data.problems` may still hold what stops it."""
-
-    base: Version
-    folder: Path
-    chat: ChatFormat
-    data: Prepared
+if TYPE_CHECKING:
+    from sumika.finetune.evaluation.judging import Judged
+    from sumika.finetune.training.train import Trained
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A job that may start: its base, its rows as the model will see them, and how many of them make a step."""
+def run(
+    config: JobConfig,
+    store: Store,
+    home: Home,
+    console: Console,
+    folder: Path | None = None,
+    *,
+    engine: EngineSettings | None = None,
+    document: Document | None = None,
+) -> Version:
+    """Check, train, judge and register; the new version, with its gate passed or refused.
 
-    base: Version
-    folder: Path
-    chat: ChatFormat
-    data: Prepared
-    rows: Sequence[Rendered] | Sequence[RenderedPair]
-    suites: Mapping[str, Sequence[Row[Conversation]]]
-    batching: Batching
-
-    def figures(self) -> dict[str, Any]:
-        tokens = self.data.report.tokens()
-        return {
-            "base": str(self.base.ref),
-            "rows": len(self.rows),
-            "held_out": len(self.data.held_out),
-            "longest_row_tokens": tokens["longest"],
-            "median_row_tokens": tokens["median"],
-            "tokens": sum(row.length for row in self.rows),
-            "trained_tokens": sum(row.trained for row in self.rows),
-        } | asdict(self.batching)
-
-
-def look(config: JobConfig, store: Store, home: Home) -> Looked:
-    """Read the data as the base will see it, and leave what is wrong with it in `data.problems`.
+    `folder`: a run that was begun before, to go on with from its newest good checkpoint. `engine`, `document`: as for
+    `checks.check`.
 
     Raises:
-        SumikaError: `not_found`, `wrong_kind`, `no_template`, `no_stop_token`.
+        SumikaError: as `checks.check`; `disk_full`; `tracking_failed`; `bad_adapter`, should vLLM not take the result.
+        Stopped: on the first Ctrl-C or SIGTERM, once a checkpoint was saved.
     """
-    base = _base(config.base.version, store)
-    folder = home.artifacts / base.folder
-    chat = ChatFormat.of(folder, system=config.chat.system, train_on=config.chat.train_on)
-    limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
-    data = prepare(
-        config.data, config.evaluate.held_out, chat, job=config.job.name, base=str(base.ref), limit=limit, seed=config.job.seed
-    )
-    return Looked(base, folder, chat, data)
+    checked = checks.check(config, store, home, engine=engine, document=document)
+    # "the newest" may be another tomorrow: what is kept names the version this run stood on
+    config = config.model_copy(update={"base": config.base.model_copy(update={"version": str(checked.base.ref)})})
+    folder = folder or runs.create(config, home)
+    if (done := _registered(store, config.serve.alias, folder.name)) is not None:
+        return done
+    runs.keep_config(folder, config)
+    journal = Journal(folder)
+    journal.enter("loading")
+    reports.keep(checked.data.report, folder)
+    trained = _train(checked, config, folder, journal, console)
+    journal.enter("judging")
+    with console.status("judging: held-out questions, side by side"):
+        judged = _judge(trained.model, checked, store, home, config)
+    version = _register(checked, config, trained, judged, store, home, folder)
+    runs.keep(folder, runs.RESULT, _result(version))
+    journal.enter("done")
+    return version
 
 
-def check(config: JobConfig, store: Store, home: Home) -> Checked:
-    """Everything that can be known to fail without loading weights, in seconds.
+def _train(checked: Checked, config: JobConfig, folder: Path, journal: Journal, console: Console) -> Trained:
+    # torch and its friends take half a minute to load: only a job that may start pays for them.
+    with console.status("loading torch and the base model"):
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU buffers; read when torch loads
+        from sumika.finetune import base_model
+        from sumika.finetune.training import curves
+        from sumika.finetune.training import journal as journals
+        from sumika.finetune.training.train import Task, train
 
-    Raises:
-        SumikaError: `not_found`, `wrong_kind`, `bad_target`, `bad_data`, `no_template`, `no_stop_token`.
-    """
-    _check_alias(config.serve.alias, store)
-    base = _base(config.base.version, store)
-    _check_targets(config.lora.target_modules, home.artifacts / base.folder)
-    looked = look(config, store, home)
-    looked.data.problems.stop()
-    rows = looked.data.pairs() if config.job.method == "dpo" else looked.data.rows()
-    suites = {suite.name: looked.data.held_out for suite in config.evaluate.suites}
-    return Checked(
-        looked.base,
-        looked.folder,
-        looked.chat,
-        looked.data,
-        rows,
-        suites,
-        plan([row.length for row in rows], config.train.batch_tokens),
-    )
+        model = base_model.load(checked.folder, quantize=config.base.quantize)
+    held_out = [checked.chat.render_conversation(row.content) for row in checked.data.held_out]
+    task = Task(config, checked.chat, checked.rows, held_out, checked.batching, folder)
+    tracked = _tracking(config, folder)
+    try:
+        trained = train(model, task, journal, console, *([tracked] if tracked else []))
+    except BaseException as error:
+        if tracked:
+            tracked.end("KILLED" if isinstance(error, KeyboardInterrupt | runs.Stopped) else "FAILED")
+        raise
+    curves.draw(journals.read(folder), folder / curves.PICTURE)
+    if tracked:
+        tracked.end("FINISHED")
+    return trained
 
 
-def _base(text: str, store: Store) -> Version:
+def _tracking(config: JobConfig, folder: Path) -> Any:
+    if config.track.mlflow is None:
+        return None
+    from sumika.finetune.training.mlflow_run import MlflowRun
+
+    return MlflowRun(config.track.mlflow, config.track.experiment or config.job.name, folder.name, config.model_dump(mode="json"))
+
+
+def _judge(model: Any, checked: Checked, store: Store, home: Home, config: JobConfig) -> dict[str, Judged]:
+    from sumika.finetune.evaluation import gate, judging
+    from sumika.finetune.evaluation.judging import Set
+
+    sets = {gate.HELD_OUT: Set(checked.data.held_out, "facts", config.evaluate.max_new_tokens)}
+    for suite in config.evaluate.suites:
+        sets[suite.name] = Set(checked.suites[suite.name], suite.check, suite.max_new_tokens)
+    served = _served(store, config.serve.alias, checked.base)
+    return judging.judge(model, checked.chat, sets, None if served is None else home.artifacts / served.folder)
+
+
+def _served(store: Store, alias: str, base: Version) -> Version | None:
+    """The adapter that `alias` serves, where it stands on the same base."""
     with store.read() as connection:
-        if "@" in text:
-            found = registry.get(connection, VersionRef.parse(text))
-        else:
-            newest = registry.newest(connection, text)
-            found = newest if newest is not None else registry.get(connection, VersionRef(text, 1))
-    if found.kind != "base":
-        raise SumikaError(
-            "wrong_kind",
-            f"base.version is {found.ref}, an adapter; name the base model it stands on ({found.base}).",
-            f"base.version の {found.ref} はアダプターです。ベースモデル({found.base})を指定してください。",
-        )
-    return found
+        now = aliases.find(connection, alias)
+        version = None if now is None else registry.by_id(connection, now.version_id)
+    return version if version is not None and version.base == base.ref else None
 
 
-def _check_alias(alias: str, store: Store) -> None:
-    """The adapter will be registered under the alias's name, which must not be a base's."""
+def _register(
+    checked: Checked, config: JobConfig, trained: Trained, judged: dict[str, Judged], store: Store, home: Home, folder: Path
+) -> Version:
+    from sumika.finetune import lineage, reference
+    from sumika.finetune.evaluation import gate
+
+    held_out = judged[gate.HELD_OUT]
+    reasons = gate.reasons(config.serve.gate, judged)
+    evaluation: dict[str, Any] = {who: score.as_dict() for who, score in held_out.scores.items()}
+    evaluation["suites"] = {
+        name: {who: score.as_dict() for who, score in one.scores.items()} for name, one in judged.items() if name != gate.HELD_OUT
+    }
+    served = _served(store, config.serve.alias, checked.base)
+    evaluation |= {"served_version": None if served is None else str(served.ref), "gate": "refused" if reasons else "passed"}
+    evaluation["reasons"] = [{"en": en, "ja": ja} for en, ja in reasons]
+    told = {name: {who: [asdict(a) for a in given] for who, given in one.answers.items()} for name, one in judged.items()}
+    runs.keep(folder, runs.EVALUATION, evaluation | {"answers": told})
+    adapter = folder / "adapter"
+    _save_adapter(trained.model, adapter, checked.base.ref)
+    canary.save(adapter, reference.make(trained.model, checked.chat, checked.data.held_out, held_out.answers["candidate"]))
+    records.write(adapter, checked.data.marks)
+    return importing.import_adapter(
+        store, home, config.serve.alias, adapter, base=checked.base.ref, max_lora_rank=config.serve.max_lora_rank,
+        gate=evaluation["gate"], meta={"training": lineage.of(config, checked, trained, folder), "evaluation": evaluation},
+    )  # fmt: skip
+
+
+def _registered(store: Store, name: str, run: str) -> Version | None:
+    """The version that this run made before it was killed, if it came so far."""
     with store.read() as connection:
-        holder = registry.newest(connection, alias)
-    if holder is not None and holder.kind == "base":
-        raise SumikaError(
-            "wrong_kind",
-            f"serve.alias is '{alias}', which names the base {holder.ref}; give the adapter a name of its own.",
-            f"serve.alias の「{alias}」はベースモデル {holder.ref} の名前です。アダプターには別の名前を付けてください。",
-        )
+        versions = registry.list_all(connection)
+    return next((v for v in versions if v.ref.name == name and v.meta.get("training", {}).get("run") == run), None)
 
 
-def _check_targets(targets: Literal["all-linear"] | list[str], base: Path) -> None:
-    """Every named module must be in the base, and one that vLLM takes LoRA weights for."""
-    if targets == "all-linear":
-        return
-    layers = {name.rpartition(".")[2] for name in adapter_rules.base_modules(base) if ".layers." in name}
-    if unknown := [target for target in targets if target not in layers]:
-        raise SumikaError(
-            "bad_target",
-            f"lora.target_modules: the base's layers have no '{quoted(unknown[0])}'; they have {', '.join(sorted(layers))}.",
-            f"lora.target_modules の「{quoted(unknown[0])}」はベースモデルの層にありません(指定できるもの: {', '.join(sorted(layers))})。",
-        )
+def _save_adapter(model: Any, target: Path, base: VersionRef) -> None:
+    """Weights and configuration alone: a template, tokenizer or token beside an adapter has no effect in vLLM."""
+    model.save_pretrained(target)
+    for path in target.iterdir():
+        if path.name not in ("adapter_config.json", "adapter_model.safetensors"):
+            path.unlink()
+    path = target / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    config["base_model_name_or_path"] = str(base)  # not a path of this machine
+    runs.keep(target, path.name, config)
+
+
+def _result(version: Version) -> dict[str, Any]:
+    training = version.meta["training"]
+    figures = {
+        key: training[key] for key in ("steps", "seconds", "trained_tokens", "first_loss", "last_loss", "peak_memory_bytes")
+    }
+    return {"version": str(version.ref), "gate": version.gate, "evaluation": version.meta["evaluation"], "figures": figures}

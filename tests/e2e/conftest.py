@@ -125,7 +125,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Store, 
         (work / f"{name}.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     told = run_cli(
         settings, "finetune", "run", "configs/finetune/sakura-faq.yaml", f"data.train={work}/train.jsonl", f"evaluate.held_out={work}/held.jsonl",
-        "serve.alias=canteen", "train.epochs=24", "train.batch_size=2",
+        "serve.alias=canteen", "train.epochs=24", "train.batch_tokens=78",
     )  # fmt: skip
     with store.read() as connection:
         return settings, store, registry.get(connection, VersionRef.parse(told["version"]))

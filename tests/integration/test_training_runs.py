@@ -20,8 +20,7 @@ import pytest
 from rich.console import Console
 
 from sumika.finetune import config as jobs
-from sumika.finetune import run as running
-from sumika.finetune import runs
+from sumika.finetune import pipeline, runs
 from sumika.finetune.training import checkpoints, journal
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -37,7 +36,7 @@ class Bench:
         tiny_llama.add(store, home, folder / "tiny")
 
     def run(self, config: jobs.JobConfig, folder: Path | None = None) -> tuple[Version, Path]:
-        version = running.run(config, self.store, self.home, Console(quiet=True), folder)
+        version = pipeline.run(config, self.store, self.home, Console(quiet=True), folder)
         return version, self.home.runs / version.meta["training"]["run"]
 
 

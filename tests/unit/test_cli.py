@@ -43,7 +43,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     """The exit code and stderr of a command that fails, by way of the real entry."""
     monkeypatch.setattr(sys, "argv", ["sumika", *words])
     with pytest.raises(SystemExit) as ended:
-        main.main()
+        main.main(alone=False)
     told = capsys.readouterr().err
     assert "Traceback" not in told
     return int(ended.value.code or 0), told

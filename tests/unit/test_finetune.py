@@ -39,7 +39,7 @@ def job(*overrides: str) -> jobs.JobConfig:
         ("lora_r=8", "unknown key 'lora_r'"),
         ("train.epochs=0", "train.epochs"),
         ("train.learning_rate=yes", "train.learning_rate"),
-        ("train.batch_size=1_0", "train.batch_size"),
+        ("train.batch_tokens=1_0", "train.batch_tokens"),
         ("data.train=none.jsonl", "data.train[0].path: there is no file none.jsonl"),
         ("data.train=https://example.com/x.jsonl", "data.train[0].path: is an address"),
         ("serve.alias=../x", "serve.alias"),

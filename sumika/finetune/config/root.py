@@ -14,6 +14,7 @@ from sumika.finetune.config.train import Checkpoint, Lora, StopEarly, Train
 from sumika.finetune.data.settings import Data
 from sumika.finetune.group import Group, refused_at
 from sumika.models import yamlfile
+from sumika.models.yamlproblems import Document
 
 
 class JobConfig(Group):
@@ -88,4 +89,10 @@ def load(path: Path, overrides: list[str] | None = None) -> JobConfig:
     Raises:
         SumikaError: `bad_config`, with every problem at once.
     """
-    return yamlfile.load(JobConfig, path, overrides)
+    return read(path, overrides)[0]
+
+
+def read(path: Path, overrides: list[str] | None = None) -> tuple[JobConfig, Document]:
+    """As `load`; with the document, which knows the line of every key."""
+    document = yamlfile.overridden(yamlfile.read(path), overrides or [])
+    return yamlfile.check(JobConfig, document), document

@@ -16,7 +16,9 @@ def _a_server(text: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if (parts.scheme in ("http", "https") and parts.hostname and port != 0) or (parts.scheme == "sqlite" and parts.path.strip("/")):
+    if (parts.scheme in ("http", "https") and parts.hostname and port != 0) or (
+        parts.scheme == "sqlite" and parts.path.strip("/")
+    ):
         return text
     raise refused(
         "is no address of an MLflow server; write http://HOST:PORT, https://HOST, or sqlite:////FILE",

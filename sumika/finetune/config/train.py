@@ -77,7 +77,7 @@ class Checkpoint(Group):
 class StopEarly(Group):
     """End when the held-out rows' loss no longer falls."""
 
-    every: int = Field(ge=1)
+    every: int = Field(default=50, ge=1)
     """Optimiser steps between two evaluations."""
     patience: int = Field(default=3, ge=1)
     """Evaluations without a better loss after which training ends."""

@@ -14,7 +14,7 @@ from sumika.finetune.data.fit import fit
 from sumika.finetune.data.pii import KINDS
 from sumika.finetune.data.problems import DataError, Problems
 from sumika.finetune.data.reading import How, Reader
-from sumika.finetune.data.record import Content, Conversation, Document, Row, question_key
+from sumika.finetune.data.record import Content, Conversation, Document, Preference, Row, question_key
 from sumika.finetune.data.report import Pair, Report, SourceCount
 from sumika.finetune.data.settings import Data, Source
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 _PAIRS_SHOWN = 20
 R = TypeVar("R", Rendered, RenderedPair)
+
+NOT_FOR_SFT = DataError(
+    "preference pairs are learned by DPO, and this job trains by SFT; give it conversations or text, or set job.method: dpo",
+    "選好データ(chosen / rejected)はDPO用ですが、この学習はSFTです。会話かテキストを指定するか、job.method: dpo にしてください",
+)
+NOT_FOR_DPO = DataError(
+    "DPO learns from preference pairs (chosen and rejected), and these rows are none; set job.method: sft, or give it pairs",
+    "DPOには選好データ(chosen / rejected)が必要ですが、この行は違います。job.method: sft にするか、選好データを指定してください",
+)
 
 
 @dataclass(slots=True)
@@ -57,10 +66,7 @@ class Prepared:
         Raises:
             BadData: when they are preference pairs.
         """
-        return self._all(Rendered, DataError(
-            "preference pairs are learned by DPO, and this job trains by SFT; give it conversations or text, or set job.method: dpo",
-            "選好データ(chosen / rejected)はDPO用ですが、この学習はSFTです。会話かテキストを指定するか、job.method: dpo にしてください",
-        ))  # fmt: skip
+        return self._all(Rendered, NOT_FOR_SFT)
 
     def pairs(self) -> list[RenderedPair]:
         """The rows for DPO.
@@ -68,10 +74,7 @@ class Prepared:
         Raises:
             BadData: when they are anything else than preference pairs.
         """
-        return self._all(RenderedPair, DataError(
-            "DPO learns from preference pairs (chosen and rejected), and these rows are none; set job.method: sft, or give it pairs",
-            "DPOには選好データ(chosen / rejected)が必要ですが、この行は違います。job.method: sft にするか、選好データを指定してください",
-        ))  # fmt: skip
+        return self._all(RenderedPair, NOT_FOR_DPO)
 
     def _all(self, kind: type[R], otherwise: DataError) -> list[R]:
         rows = [one for one in self.shown if isinstance(one, kind)]
@@ -82,10 +85,13 @@ class Prepared:
         return rows
 
 
-def prepare(data: Data, held_out: Path, chat: ChatFormat, *, job: str, base: str, limit: int | None, seed: int) -> Prepared:
-    """Read everything; what is wrong is collected in `problems`, so that the report can be looked at all the same."""
+def prepare(data: Data, held_out: Path, chat: ChatFormat, *, job: str, base: str, limit: int | None, seed: int,
+            method: Literal["sft", "dpo"] | None = None) -> Prepared:  # fmt: skip
+    """Read everything; what is wrong is collected in `problems`, so that the report can be looked at all the same.
+
+    `method` refuses rows that it can't learn from; None takes any, as long as they are of one kind."""
     report = Report(job, base, data, limit)
-    passing = _Pass(data, chat, report)
+    passing = _Pass(data, chat, report, method)
     shown: list[Rendered | RenderedPair] = []
     marks: set[str] = set()
     for number, source in enumerate(data.train):
@@ -106,8 +112,9 @@ def prepare(data: Data, held_out: Path, chat: ChatFormat, *, job: str, base: str
 class _Pass:
     """The one walk over all rows, with what it counts on the way."""
 
-    def __init__(self, data: Data, chat: ChatFormat, report: Report) -> None:
+    def __init__(self, data: Data, chat: ChatFormat, report: Report, method: Literal["sft", "dpo"] | None = None) -> None:
         self.problems = Problems()
+        self._method = method
         self._data, self._chat, self._report = data, chat, report
         self._cleaner, self._held_cleaner = Cleaner(data), Cleaner(data)
         self._reader, self._held_reader = Reader(self.problems), Reader(self.problems)
@@ -129,6 +136,11 @@ class _Pass:
         return self._kept[before:]
 
     def _take(self, row: Row[Content], original: Content) -> None:
+        is_pair = isinstance(row.content, Preference)
+        if self._method == "sft" and is_pair:
+            raise NOT_FOR_SFT
+        if self._method == "dpo" and not is_pair:
+            raise NOT_FOR_DPO
         fitted = fit(self._chat, row.content, self._report.limit, self._data.too_long)
         if fitted.rendered is None:
             self._report.dropped[fitted.fate] += 1

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from sumika.finetune.group import Group
+from sumika.finetune.group import Group, refused
 
 Format = Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text", "preference"]
 Encoding = Literal["auto", "utf-8", "cp932", "euc-jp", "utf-16"]
@@ -24,18 +24,28 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 def local(given: Any) -> Any:
     """Refuse what names something that is not on this machine's disks, before a Path turns `https://` into a folder."""
     if isinstance(given, str) and _ADDRESS.match(given):
-        raise ValueError("is an address, and data is only read from local disks; copy the file here and give its path")
+        raise refused(
+            "is an address, and data is only read from local disks; copy the file here and give its path",
+            "はアドレスです。データはこのマシンのディスクからだけ読みます。ファイルをコピーしてそのパスを指定してください",
+        )
     return given
 
 
 def _there(path: Path) -> Path:
     if not (path.is_file() or path.is_dir()):
-        what = "is no regular file" if path.exists() else f"there is no file {path}"
-        raise ValueError(f"{what}; give the path of a local file or folder (names of data sets on a hub are not looked up)")
+        en, ja = (
+            ("is no regular file", "は通常のファイルではありません")
+            if path.exists()
+            else (f"there is no file {path}", f"ファイル {path} がありません")
+        )
+        raise refused(
+            f"{en}; give the path of a local file or folder (names of data sets on a hub are not looked up)",
+            f"{ja}。このマシンのファイルかフォルダーのパスを指定してください(ハブのデータセット名は使えません)",
+        )
     return path
 
 
-LocalPath = Annotated[Path, BeforeValidator(local), AfterValidator(_there)]
+LocalPath = Annotated[Path, BeforeValidator(local, json_schema_input_type=Path), AfterValidator(_there)]
 
 
 class Columns(Group):
@@ -68,10 +78,15 @@ class Source(Group):
     """
 
     path: LocalPath
+    """The file or folder."""
     weight: float = Field(default=1.0, gt=0, le=100)
+    """How often an epoch shows each of its rows; 0.5 shows a seeded half of them."""
     columns: Columns | None = None
+    """For this source instead of data.columns."""
     format: Format | None = None
+    """For this source instead of data.format."""
     encoding: Encoding | None = None
+    """For this source instead of data.encoding."""
 
 
 class Pii(Group):
@@ -84,9 +99,13 @@ class Pii(Group):
     """
 
     my_number: Action = "block"
+    """Individual Numbers (マイナンバー), told by their check digit."""
     card: Action = "block"
+    """Card numbers, told by Luhn's check digit."""
     phone: Action = "allow"
+    """Telephone numbers."""
     email: Action = "allow"
+    """E-mail addresses."""
 
 
 def _each_source(given: Any) -> Any:
@@ -98,19 +117,36 @@ def _each_kind(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     if given not in get_args(Action):
-        raise ValueError(f"must be one of {', '.join(get_args(Action))}, or a mapping of {', '.join(Pii.model_fields)} to these")
+        actions, kinds = ", ".join(get_args(Action)), ", ".join(Pii.model_fields)
+        raise refused(
+            f"must be one of {actions}, or a mapping of {kinds} to these",
+            f"{actions} のいずれか、または {kinds} とこれらの組にしてください",
+        )
     return dict.fromkeys(Pii.model_fields, given)
 
 
 class Data(Group):
-    """`max_length` in tokens; None takes what the base is served with. `too_long` says what happens to longer rows."""
+    """Which files are learned from, and how they are read (docs/finetune-data.md)."""
 
-    train: Annotated[list[Source], BeforeValidator(_each_source), Field(min_length=1, max_length=1000)]
+    train: Annotated[
+        list[Source],
+        BeforeValidator(_each_source, json_schema_input_type=Path | Source | list[Path | Source]),
+        Field(min_length=1, max_length=1000),
+    ]
+    """A file or folder, or a list of sources: .jsonl, .json, .csv, .tsv, .parquet, .xlsx."""
     format: Format = "auto"
+    """What a row holds; auto: by its columns."""
     encoding: Encoding = "auto"
+    """auto stops where two encodings would do."""
     columns: Columns = Columns()
+    """Which column holds which field, where their names differ: {prompt: 質問, completion: 回答}."""
     normalize: Normalize = "none"
+    """nfc joins what macOS takes apart; nfkc also makes ｶﾞ ガ, Ａ A and ① 1."""
     max_length: int | None = Field(default=None, ge=16)
+    """Tokens of a row at most; null: what the base is served with."""
     too_long: TooLong = "error"
+    """Longer rows: error stops the job, drop leaves them out, truncate takes old turns, then the answer's end."""
     packing: Packing = "auto"
-    pii: Annotated[Pii, BeforeValidator(_each_kind)] = Pii()
+    """auto: rows share a sequence where the attention in use keeps them apart; never elsewhere."""
+    pii: Annotated[Pii, BeforeValidator(_each_kind, json_schema_input_type=Action | Pii)] = Pii()
+    """Personal data, by kind or one word for all: block stops the job, mask replaces it, allow counts it."""

@@ -1,0 +1,69 @@
+"""The check, stage by stage: the base and the machine, then the data, then what the data takes of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sumika.finetune.checks import base as bases
+from sumika.finetune.checks import look, machine
+from sumika.finetune.checks.findings import Findings
+from sumika.finetune.checks.result import Checked
+from sumika.finetune.config import JobConfig
+from sumika.finetune.device import Device
+from sumika.finetune.shape import Shape
+from sumika.models.errors import SumikaError
+from sumika.models.home import Home
+from sumika.models.settings import EngineSettings
+from sumika.models.store import Store
+from sumika.models.yamlproblems import Document
+
+
+def check(
+    config: JobConfig,
+    store: Store,
+    home: Home,
+    *,
+    engine: EngineSettings | None = None,
+    device: Device | None = None,
+    document: Document | None = None,
+) -> Checked:
+    """Everything that can be known to fail without loading weights, in seconds. All that one stage finds is told at once.
+
+    `engine`: what the stack here is started with; None leaves its limit out. `device`: None looks at this machine.
+    `document`: the file the job was read from, for its lines.
+
+    Raises:
+        SumikaError: `bad_config`, at the keys; `bad_data`, at the rows.
+    """
+    device = device or Device.here(config.train.gpus)
+    findings = Findings(document or look.unread(config))
+    bases.check_alias(config, store, findings)
+    if engine is not None:
+        bases.check_rank(config, engine, findings)
+    machine.check_device(config, device, findings)
+    base = bases.find(config, store, findings)
+    folder = home.artifacts / base.folder if base is not None else None
+    shape = chat = None
+    if folder is not None:
+        bases.check_model(folder, findings)
+        shape = _shape(folder, findings)
+        chat = bases.chat_format(config, folder, findings)
+    if shape is not None:
+        bases.check_targets(config, shape, findings)
+        machine.check_disk(config, shape, home.runs, findings)
+    findings.stop()
+    assert base is not None and folder is not None and shape is not None and chat is not None  # noqa: S101 - or there was a finding
+    looked = look.read(config, base, folder, chat)
+    looked.data.problems.stop()
+    rows = looked.data.pairs() if config.job.method == "dpo" else looked.data.rows()
+    batching, memory = machine.fit(config, shape, device, rows, findings)
+    findings.stop()
+    return Checked(base, folder, chat, looked.data, rows, looked.suites, batching, memory, list(bases.warnings(base)))
+
+
+def _shape(folder: Path, findings: Findings) -> Shape | None:
+    try:
+        return Shape.of(folder)
+    except SumikaError as error:
+        findings.add("base.version", error.en, error.ja)
+        return None

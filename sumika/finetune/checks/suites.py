@@ -1,0 +1,56 @@
+"""The rows of a suite: readable, and such that its check can judge them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from sumika.finetune.chat import ChatFormat
+from sumika.finetune.config import Suite
+from sumika.finetune.data.clean import Cleaner
+from sumika.finetune.data.fit import fit
+from sumika.finetune.data.problems import DataError, Problems
+from sumika.finetune.data.reading import How, Reader
+from sumika.finetune.data.record import Conversation, Row
+from sumika.finetune.data.settings import Data
+from sumika.models.errors import quoted
+
+
+def read(suite: Suite, data: Data, chat: ChatFormat, limit: int | None, problems: Problems) -> list[Row[Conversation]]:
+    """Every row that is right; the others go to `problems`."""
+    cleaner, found = Cleaner(data), []
+    how = How(data.columns.named(), "auto", data.encoding, with_facts=suite.check == "facts", columns_may_lack=True)
+    for row in Reader(problems).rows(suite.path, how):
+        try:
+            cleaned = cleaner.clean(row)
+            if not isinstance(cleaned.content, Conversation):
+                raise DataError(
+                    "a suite's row is a question and its answer, as messages or prompt and completion",
+                    "スイートの行は質問と応答の組です(messages、または prompt と completion)",
+                )
+            fit(chat, cleaned.content, limit, "error")
+            _check_answer(suite, cleaned.content.messages[-1]["content"])
+            found.append(Row(cleaned.content, row.where, row.hash, cleaned.facts))
+        except DataError as error:
+            problems.add(row.where, error)
+    return found
+
+
+def _check_answer(suite: Suite, answer: str) -> None:
+    if suite.check == "json":
+        try:
+            json.loads(answer)
+        except (ValueError, RecursionError):
+            raise DataError(
+                f"its answer is not JSON, and suite '{suite.name}' compares answers as JSON; correct it, or set check: exact",
+                f"応答がJSONではありませんが、スイート「{suite.name}」はJSONとして比べます。直すか、check: exact にしてください",
+            ) from None
+    if suite.check == "regex":
+        try:
+            re.compile(answer)
+        except re.error as error:
+            said = quoted(str(error))
+            raise DataError(
+                f"its answer is no regular expression ({said}), and suite '{suite.name}' looks for it as one; correct it, or set check: exact",
+                f"応答が正規表現ではありません({said})。スイート「{suite.name}」は正規表現として探します。直すか、check: exact にしてください",
+            ) from None
