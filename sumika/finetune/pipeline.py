@@ -21,6 +21,7 @@ from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
+from sumika.models.yamlproblems import Document
 
 if TYPE_CHECKING:
     from sumika.finetune.evaluation.judging import Judged
