@@ -5,14 +5,19 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import Settings, load_settings
 from sumika.models.store import Store
+
+_PARENT_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +47,19 @@ def actor() -> str:
 def log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def when_orphaned(parent: int, act: Callable[[], object]) -> None:
+    """Do `act` once `parent` is no longer our parent: whoever started us died and can't end us any more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_S)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_with(parent: int) -> None:
+    """Be asked to end, as by SIGTERM, with `parent`."""
+    when_orphaned(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))

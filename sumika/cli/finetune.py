@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from sumika.cli import datareport, output
-from sumika.cli.context import Alone, opened
+from sumika.cli.context import Alone, end_with, opened
 from sumika.cli.output import Json
-from sumika.finetune import checks, pipeline, runs
+from sumika.finetune import checks, pipeline
 from sumika.finetune import config as jobs
 from sumika.finetune.checks.light import without_torch
 from sumika.finetune.data import affected as affecting
@@ -60,26 +60,22 @@ def run(
     folder: Annotated[
         Path | None, typer.Option("--run", help="A run's folder, to go on with from its newest checkpoint; default: a new one.")
     ] = None,
+    parent: Annotated[
+        int | None, typer.Option(hidden=True, help="Save and stop when this process is no longer the parent.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train, judge and register; exit code 2 when the gate refuses the result, 130 when asked to stop.
 
     Ctrl-C once saves a checkpoint and stops; 'sumika finetune resume RUN' goes on.
     """
-    _run(*jobs.read(file, overrides), folder, json)
+    if parent is not None:
+        end_with(parent)
+    foreground(*jobs.read(file, overrides), folder, json)
 
 
-@app.command()
-def resume(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="The run's folder under $SUMIKA_HOME/runs.")], json: Json = False
-) -> None:
-    """Go on with a run that was stopped or killed, from its newest good checkpoint."""
-    with opened() as (settings, _):
-        folder = runs.find(settings.layout, name)
-    _run(*jobs.read(folder / runs.CONFIG), folder, json)
-
-
-def _run(config: jobs.JobConfig, document: Document, folder: Path | None, json: bool) -> None:
+def foreground(config: jobs.JobConfig, document: Document, folder: Path | None, json: bool) -> None:
+    """Run a job here and now, and tell how it was judged."""
     with opened() as (settings, store):
         try:
             version = pipeline.run(

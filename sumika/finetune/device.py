@@ -32,6 +32,12 @@ class Device:
         return cls("cpu", 1, memory.available, memory.total)
 
 
+def each() -> list[tuple[int | None, int]]:
+    """Every GPU's number and free bytes; None and those of main memory where there is none."""
+    found = _gpus() if _built_for_cuda() else []
+    return [(number, free) for number, (free, _) in enumerate(found)] or [(None, psutil.virtual_memory().available)]
+
+
 def _built_for_cuda() -> bool:
     try:
         return re.search(r"\+(cpu|xpu|rocm)", version("torch")) is None

@@ -44,15 +44,18 @@ def run(
     `checks.check`.
 
     Raises:
-        SumikaError: as `checks.check`; `disk_full`; `tracking_failed`; `bad_adapter`, should vLLM not take the result.
+        SumikaError: as `checks.check`; `run_busy`; `disk_full`; `tracking_failed`; `bad_adapter`, should vLLM not take the result.
         Stopped: on the first Ctrl-C or SIGTERM, once a checkpoint was saved.
     """
     checked = checks.check(config, store, home, engine=engine, document=document)
     # "the newest" may be another tomorrow: what is kept names the version this run stood on
     config = config.model_copy(update={"base": config.base.model_copy(update={"version": str(checked.base.ref)})})
     folder = folder or runs.create(config, home)
-    if (done := _registered(store, config.serve.alias, folder.name)) is not None:
-        return done
+    with runs.alone_at(folder):
+        return _registered(store, config.serve.alias, folder.name) or _made(checked, config, store, home, folder, console)
+
+
+def _made(checked: Checked, config: JobConfig, store: Store, home: Home, folder: Path, console: Console) -> Version:
     runs.keep_config(folder, config)
     journal = Journal(folder)
     journal.enter("loading")

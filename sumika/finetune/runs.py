@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import yaml
 
 from sumika.finetune.config import JobConfig
+from sumika.models import locks
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home, write_atomically
 
@@ -46,6 +49,29 @@ def find(home: Home, name: str) -> Path:
             status=404,
         )
     return folder
+
+
+@contextmanager
+def alone_at(folder: Path) -> Iterator[None]:
+    """While inside, nobody else trains in `folder`.
+
+    Raises:
+        SumikaError: `run_busy` (409), when somebody does.
+    """
+    with locks.held(lock_of(folder), wait=False) as alone:
+        if not alone:
+            raise SumikaError(
+                "run_busy",
+                f"Another process is training in {folder.name}; wait for its end, or see 'sumika finetune list'.",
+                f"{folder.name} は別のプロセスが学習中です。終わるまで待つか、sumika finetune list で確認してください。",
+                status=409,
+            )
+        yield
+
+
+def lock_of(folder: Path) -> Path:
+    """Held by whoever trains in `folder`."""
+    return folder / ".lock"
 
 
 def keep_config(folder: Path, config: JobConfig) -> None:

@@ -155,3 +155,29 @@ keys = Table(
     Column("revoked_at", _MOMENT),
     CheckConstraint("role in ('admin', 'engineer', 'app')", name="role"),
 )
+
+# Training jobs: what was asked, which worker has it, and how it ended. The run's folder holds all else.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("run", String(128), nullable=False, unique=True),
+    Column("state", String(10), nullable=False, index=True),
+    Column("priority", Integer, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("memory", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # The worker that has it, the GPU it was given, and when the worker last said so.
+    Column("worker", String(64)),
+    Column("gpu", Integer),
+    Column("beat_at", _MOMENT),
+    # Why it waits, or how it failed.
+    Column("note", JSON),
+    Column("version", String(80)),
+    Column("asked_at", _MOMENT, nullable=False),
+    Column("started_at", _MOMENT),
+    Column("ended_at", _MOMENT),
+    CheckConstraint("state in ('queued', 'running', 'stopping', 'done', 'refused', 'failed', 'cancelled')", name="state"),
+    CheckConstraint("priority between -100 and 100", name="priority"),
+)

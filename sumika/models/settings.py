@@ -66,6 +66,17 @@ class GatewaySettings(BaseModel):
     hold_timeout_s: float = Field(default=300, ge=0)
 
 
+class FinetuneSettings(BaseModel):
+    """The worker that `sumika up` starts; `command` is what it trains with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    worker: bool = True
+    command: list[NonEmpty] = Field(
+        default_factory=lambda: [sys.executable, "-m", "sumika.cli.main", "finetune", "run"], min_length=1
+    )
+
+
 class Settings(BaseSettings):
     """Everything an operator sets. Unknown keys are refused, wherever they stand."""
 
@@ -80,6 +91,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     engine: EngineSettings = EngineSettings()
     gateway: GatewaySettings = GatewaySettings()
+    finetune: FinetuneSettings = FinetuneSettings()
 
     @model_validator(mode="after")
     def _no_default_secret(self) -> Settings:
@@ -138,7 +150,7 @@ def load_settings(file: Path | None = None) -> Settings:
 
 def _strange_variables(environment: Mapping[str, str]) -> list[str]:
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    for group, kind in (("ENGINE", EngineSettings), ("GATEWAY", GatewaySettings)):
+    for group, kind in (("ENGINE", EngineSettings), ("GATEWAY", GatewaySettings), ("FINETUNE", FinetuneSettings)):
         known += [f"{PREFIX}{group}__{name.upper()}" for name in kind.model_fields]
     strange = []
     for name in sorted(environment):

@@ -1,4 +1,4 @@
-"""`sumika up`: the supervisor and the gateway as two processes under one parent, started, watched and drained in order."""
+"""`sumika up`: supervisor, gateway and training worker as processes under one parent, started, watched and drained in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from sumika.models.errors import SumikaError
@@ -17,11 +17,14 @@ from sumika.models.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_ROLES = ("supervise", "gateway")
+_ROLES = {"supervise": ["supervise"], "gateway": ["gateway"]}
+_WORKER = {"worker": ["finetune", "worker"]}
 _RESTART_PAUSE_S = (1.0, 30.0)
 _STEADY_S = 60.0
 _PARENT_POLL_S = 0.5
 _SLACK_S = 15.0
+# A training that is told to stop ends its step and writes a checkpoint.
+_SAVING_S = 120.0
 
 
 async def run_stack(settings: Settings, parent: int | None) -> None:
@@ -32,7 +35,8 @@ async def run_stack(settings: Settings, parent: int | None) -> None:
     """
     check_port(settings)
     stop = stop_on_signals()
-    children = {role: _Child(role) for role in _ROLES}
+    roles = _ROLES | (_WORKER if settings.finetune.worker else {})
+    children = {role: _Child(role, command) for role, command in roles.items()}
     watchers = [asyncio.create_task(child.keep()) for child in children.values()]
     async with ending_with(parent, stop):
         await stop.wait()
@@ -40,8 +44,10 @@ async def run_stack(settings: Settings, parent: int | None) -> None:
         watcher.cancel()
     await asyncio.gather(*watchers, return_exceptions=True)
     log.info("draining: running answers may end, new ones are refused")
+    ending = asyncio.gather(*(child.end(_SAVING_S) for role, child in children.items() if role == "worker"))
     await children["gateway"].end(settings.gateway.drain_timeout_s + _SLACK_S)
     await children["supervise"].end(settings.engine.stop_timeout_s + _SLACK_S)
+    await ending
     log.info("ended")
 
 
@@ -90,8 +96,8 @@ async def ending_with(parent: int | None, stop: asyncio.Event) -> AsyncIterator[
 class _Child:
     """One role as a process of its own, started again when it dies."""
 
-    def __init__(self, role: str) -> None:
-        self._role = role
+    def __init__(self, role: str, command: Sequence[str]) -> None:
+        self._role, self._command = role, command
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep(self) -> None:
@@ -100,7 +106,7 @@ class _Child:
             began = time.monotonic()
             # A session of its own, so that Ctrl-C reaches the parent alone, which drains in order.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sumika.cli.main", self._role, "--parent", str(os.getpid()), start_new_session=True
+                sys.executable, "-m", "sumika.cli.main", *self._command, "--parent", str(os.getpid()), start_new_session=True
             )
             status = await self._process.wait()
             pause = _RESTART_PAUSE_S[0] if time.monotonic() - began > _STEADY_S else min(pause * 2, _RESTART_PAUSE_S[1])

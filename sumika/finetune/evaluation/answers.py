@@ -40,10 +40,11 @@ def answer(
 def loss(model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]]) -> float:
     """Mean cross-entropy (nats) of the rows' trained tokens."""
     import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from sumika.finetune.training.answer_loss import LeftPadded, summed
+    from sumika.finetune.training.answer_loss import summed
 
-    collate, total, count = LeftPadded(chat.pad_id), 0.0, 0
+    collate, total, count = DataCollatorForLanguageModeling(chat.pad_id), 0.0, 0
     for start in range(0, len(rows), _BATCH):
         rendered = [chat.render_conversation(row.content) for row in rows[start : start + _BATCH]]
         batch = collate([{"input_ids": one.input_ids, "labels": one.labels} for one in rendered])

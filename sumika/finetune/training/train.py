@@ -14,13 +14,13 @@ from rich.console import Console
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from sumika.finetune.batching import Batching
 from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
 from sumika.finetune.config import JobConfig
 from sumika.finetune.runs import Stopped
 from sumika.finetune.training import checkpoints
-from sumika.finetune.training.answer_loss import LeftPadded
 from sumika.finetune.training.arguments import arguments, lora
 from sumika.finetune.training.interrupts import Interrupts
 from sumika.finetune.training.journal import Journal, read
@@ -113,7 +113,7 @@ def _trainer(model: Any, task: Task, callbacks: list[Any]) -> Any:
         trainer = AnswerTrainer(
             train_dataset=_dataset(task.rows),
             eval_dataset=_dataset(task.held_out) if early is not None else None,
-            data_collator=LeftPadded(task.chat.pad_id),
+            data_collator=DataCollatorForLanguageModeling(task.chat.pad_id),
             **common,
         )
     for noisy in (PrinterCallback, ProgressCallback):

@@ -15,11 +15,11 @@ from sumika.finetune.training.order import Order
 
 
 class _Kept:
-    """What both trainers change of transformers' one. `keep`: how many checkpoints stay, beside the best."""
+    """What both trainers change of transformers' one. `keep`: how many checkpoints stay, beside the best; `lengths`: tokens
+    by row."""
 
     def __init__(self, *args: Any, run: Path, lengths: list[int], keep: int, **kwargs: Any) -> None:
         self._run, self._lengths, self._keep = run, lengths, keep
-        self._staging: Path | None = None
         super().__init__(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:  # noqa: ARG002

@@ -1,0 +1,1 @@
+"""The worker that takes jobs from the queue, one for each GPU."""
