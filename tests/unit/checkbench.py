@@ -112,6 +112,7 @@ def seed_home(home: Path, work: Path) -> None:
         "endless": {"stops": {}},
         "disagreeing": {"stops": {"eos_token_id": [5]}},
         "garbled": {"tokenizer": "{}"},
+        "hybrid": {"meta": {"catalog": "nemotron-nano-9b-v2-japanese"}},
         "research": {"meta": {"licence": {"id": "CC-BY-NC-4.0", "tier": "D", "note": "for research"}}},
     }
     for name, change in changes.items():

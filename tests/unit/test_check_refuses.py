@@ -17,8 +17,12 @@ from typing import Any
 import pytest
 
 from sumika.finetune import base_model
+from sumika.finetune.checks import machine
+from sumika.finetune.config import Lora
 from sumika.finetune.data.problems import BadData
 from sumika.finetune.device import Device
+from sumika.finetune.memory import Rows
+from sumika.finetune.shape import Shape
 from sumika.models.errors import SumikaError
 from tests.conftest import ROOT
 from tests.unit.checkbench import TRAIN, CheckBench, seed_home, turns
@@ -103,7 +107,7 @@ CONFIGS: list[tuple[str, str, str, str, str]] = [
     ("serve:", "chat:\n  system: q9\nserve:", "system: q9", "chat.system: the base's chat template refuses this row", "no system role"),
     ("serve:", "chat:\n  train_on: all\nserve:", "train_on", "chat.train_on: Input should be 'answers' or 'last_answer'", "given: 'all'"),
     ("serve:", "track:\n  mlflow: mlruns\nserve:", "mlflow: mlruns", "track.mlflow: is no address of an MLflow server", "write http://HOST:PORT"),
-    ("serve:", "track:\n  mlflow: file://\nserve:", "file://", "track.mlflow: is no address", "file:///FOLDER"),
+    ("serve:", "track:\n  mlflow: file://\nserve:", "file://", "track.mlflow: is no address", "sqlite:////FILE"),
     ("serve:", "checkpoint: {every: 0}\nserve:", "checkpoint", "checkpoint.every: Input should be greater than or equal to 1", "given: 0"),
     ("serve:", "stop_early: 3\nserve:", "stop_early", "stop_early: Input should be an object", "object"),
     ("serve:", "include: other.yaml\nserve:", "include", "unknown key 'include'", "known here: job, base"),
@@ -279,6 +283,52 @@ def test_disk_that_does_not_suffice_is_refused_with_numbers_and_remedy(
         SumikaError,
         match=r"checkpoint.keep: 2 checkpoints and the adapter take 64 MiB, and 1 MiB are free in .*; free some, keep fewer",
     ):
+        bench.check()
+
+
+def test_gpu_with_less_memory_free_is_told_to_quantise(bench: CheckBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.job()
+    monkeypatch.setattr(Device, "here", classmethod(lambda cls, gpus=1: cls("cuda", 2, 2**20, 2**40)))
+    with pytest.raises(SumikaError, match=r"1 MiB on the GPU are free; set base.quantize: nf4, or free memory"):
+        bench.check("train.gpus=2")
+
+
+def test_rows_too_long_for_memory_are_told_a_length_that_fits(
+    bench: CheckBench, seeded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write("train.jsonl", [{"messages": turns("q1 " * 50, "a1")}])
+    bench.job()
+    least, most = (
+        machine.estimate(
+            Shape.of(next((seeded / "artifacts" / "tiny").iterdir())), Lora(r=4), Rows(1, n, 2), gradient_checkpointing=True
+        ).total
+        for n in (32, 55)
+    )
+    assert least < most
+    monkeypatch.setattr(Device, "here", classmethod(lambda cls, gpus=1: cls("cpu", 1, (least + most) // 2, 2**40)))
+    with pytest.raises(
+        SumikaError, match=r"data.max_length: one row of 55 tokens takes .*; set data.max_length: 32 or shorten the rows"
+    ):
+        bench.check()
+
+
+def test_base_whose_files_are_gone_is_refused(
+    bench: CheckBench, tmp_path: Path, seeded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(seeded, copy)
+    monkeypatch.setenv("SUMIKA_HOME", str(copy))
+    bench.job()
+    for file in (copy / "artifacts" / "tiny").rglob("config.json"):
+        file.parent.chmod(0o700)
+        file.unlink()
+    with pytest.raises(SumikaError, match=r"line 5: base.version: its files can't be read \(.*\); import the base again"):
+        bench.check()
+
+
+def test_base_that_takes_no_lora_by_the_catalog_is_refused(bench: CheckBench) -> None:
+    bench.job(("  version: tiny", "  version: hybrid"))
+    with pytest.raises(SumikaError, match=r"line 5: base.version: takes no LoRA, as its catalog entry \w[\w.-]* says"):
         bench.check()
 
 
