@@ -154,6 +154,7 @@ DATA: list[tuple[str, Any, str, str, str]] = [
     ("suite.jsonl:regex", [{"messages": turns("q4", "[")}], "suite.jsonl:1", "its answer is no regular expression", "set check: exact"),
     ("suite.jsonl:facts", [{"messages": turns("q4", "a1")}], "suite.jsonl:1", "'facts' must be a list of lists", "each by any of its strings"),
     ("suite.jsonl:exact", [{"text": "q4"}], "suite.jsonl:1", "a suite's row is a question and its answer", "prompt and completion"),
+    ("suite.jsonl:exact", [{"messages": turns("q1", "a9")}], "suite.jsonl:1", "this question is also trained on", "take it out of one of the two"),
     ("suite.jsonl:exact", b"", "suite.jsonl", "holds no rows", "add some"),
 ]  # fmt: skip
 
