@@ -1,4 +1,4 @@
-"""What this machine can train on, found without torch: GPUs by NVIDIA's library, main memory by the system."""
+"""What this machine can train on, found without torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-import psutil
 import pynvml
+
+from sumika.models import pools
+from sumika.models.pools import Pool
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`count` of them; `free` and `total` bytes are those of one, the one with the least free."""
+    """`count` of them; `free` and `total` bytes are those of one, the one with the least free of those a job takes."""
 
     kind: Literal["cpu", "cuda"]
     count: int
@@ -22,38 +24,25 @@ class Device:
 
     @classmethod
     def here(cls, gpus: int = 1) -> Device:
-        """The GPUs where torch is built for them and a driver answers, else main memory. `gpus`: how many a job wants,
-        which are those with the most free."""
-        found = sorted(_gpus(), reverse=True) if _built_for_cuda() else []
+        """The GPUs where torch is built for them and a driver answers, else main memory. `gpus`: how many a job takes,
+        those with the most free."""
+        found = sorted(_gpus(), key=lambda pool: pool.free, reverse=True)
         if found:
-            free, total = found[: max(1, gpus)][-1]
-            return cls("cuda", len(found), free, total)
-        memory = psutil.virtual_memory()
-        return cls("cpu", 1, memory.available, memory.total)
+            least = found[:gpus][-1]
+            return cls("cuda", len(found), least.free, least.total)
+        memory = pools.main_memory()
+        return cls("cpu", 1, memory.free, memory.total)
 
 
-def each() -> list[tuple[int | None, int]]:
-    """Every GPU's number and free bytes; None and those of main memory where there is none."""
-    found = _gpus() if _built_for_cuda() else []
-    return [(number, free) for number, (free, _) in enumerate(found)] or [(None, psutil.virtual_memory().available)]
+def each() -> list[Pool]:
+    """Every GPU that torch could train on; main memory where there is none."""
+    return _gpus() or [pools.main_memory()]
 
 
-def _built_for_cuda() -> bool:
+def _gpus() -> list[Pool]:
     try:
-        return re.search(r"\+(cpu|xpu|rocm)", version("torch")) is None
-    except PackageNotFoundError:
-        return False
-
-
-def _gpus() -> list[tuple[int, int]]:
-    """Free and total bytes of each."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        if re.search(r"\+(cpu|xpu|rocm)", version("torch")):
+            return []
+        return pools.gpus()
+    except (PackageNotFoundError, pynvml.NVMLError):
         return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        memories = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
-        return [(int(memory.free), int(memory.total)) for memory in memories]
-    finally:
-        pynvml.nvmlShutdown()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from sumika.models import pools
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
-from sumika.serving import memory
 from sumika.serving.memory import GpuMemory, MainMemory, Pool
 from sumika.serving.process import ProcessId
 from sumika.serving.room import GIB, Room, kv_bytes_per_token
@@ -129,7 +129,7 @@ def test_cpu_engine_is_planned_by_weights_and_cache_and_bounded_by_what_is_free(
 
 
 def test_main_memory_is_what_the_kernel_says_and_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(pools, "_CGROUP", tmp_path)
     (machine,) = MainMemory().pools()
     assert 0 < machine.free <= machine.total and machine.gpu is None
     (tmp_path / "memory.max").write_text("1073741824\n")
@@ -173,6 +173,6 @@ def test_only_gpus_that_are_ours_are_used(visible: str | None, ours: list[int], 
         def nvmlDeviceGetMemoryInfo(handle: int) -> Pool:
             return Pool(handle, "", 80 * GIB, 70 * GIB)
 
-    monkeypatch.setattr(memory, "pynvml", Nvml)
+    monkeypatch.setattr(pools, "pynvml", Nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [pool.gpu for pool in GpuMemory(visible).pools()] == ours

@@ -55,6 +55,12 @@ def test_key_in_the_wrong_group_is_pointed_to_its_own(tmp_path: Path) -> None:
         ("a: [", "line"),
         (b"epochs: \x93\xfa\x96\x7b", "UTF-8"),
         ("", "mapping"),
+        ("lora: {name: !!binary aGVsbG8=}", "line 1: the tag !!binary is not taken; write the plain value"),
+        ("epochs: !!int x", "the tag !!int is not taken"),
+        ("? [a]\n: 1", "a key must be a word"),
+        ("lora: {rank: " + "9" * 5000 + "}", "lora.rank"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("a: \x00", "special characters are not allowed"),
     ],
 )
 def test_yaml_that_would_surprise_is_refused(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -76,3 +82,20 @@ def test_override_goes_before_the_file(tmp_path: Path) -> None:
 def test_override_of_an_unknown_key_is_refused(tmp_path: Path) -> None:
     assert "did you mean 'lora.rank'" in problems(tmp_path, "epochs: 1", ["lora.ranks=8"])
     assert "group.key=value" in problems(tmp_path, "epochs: 1", ["lora.rank"])
+
+
+def test_override_is_named_and_shares_nothing(tmp_path: Path) -> None:
+    assert "from the command line: lora.rank: Input should be a valid integer" in problems(tmp_path, "epochs: 1", ["lora.rank=x"])
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &one {rank: 3}\nb: *one\n")
+    laid = yamlfile.overridden(yamlfile.read(path), ["a.rank=8"])
+    assert laid.data == {"a": {"rank": 8}, "b": {"rank": 3}}
+
+
+def test_problems_are_told_in_japanese_too(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("lora:\n  rank: x\n  rnak: 1\n")
+    with pytest.raises(SumikaError) as told:
+        yamlfile.load(Outer, path)
+    assert "2 行目: lora.rank: 整数にしてください(指定値: 'x')" in told.value.ja
+    assert "3 行目: 「lora.rnak」というキーはありません。「lora.rank」のことですか?" in told.value.ja

@@ -15,7 +15,7 @@ from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.record import Conversation
 from sumika.finetune.data.report import Said
 from sumika.finetune.shape import Shape
-from sumika.models import registry
+from sumika.models import catalog, registry, yamlfile
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -68,6 +68,36 @@ def check_rank(config: JobConfig, engine: EngineSettings, findings: Findings) ->
             f"が {config.serve.max_lora_rank} ですが、このマシンのエンジンの上限は {engine.max_lora_rank} です。lora.r とともに下げるか、"
             "sumika.yaml の engine.max_lora_rank を上げて再起動してください",
         )
+
+
+def check_catalog(base: Version, findings: Findings) -> None:
+    """What somebody found out about this base and vLLM, where its entry is at hand."""
+    file = catalog.FOLDER / f"{base.meta.get('catalog')}.yaml"
+    if not file.is_file():
+        return
+    entry = yamlfile.load(catalog.CatalogEntry, file)
+    if entry.lora_targets is None:
+        findings.add(
+            "base.version",
+            f"takes no LoRA, as its catalog entry {entry.id} says; choose a base that does ('sumika models catalog')",
+            f"はカタログ({entry.id})によるとLoRAに対応していません。対応するベースモデルを選んでください('sumika models catalog')",
+        )
+
+
+def read_shape(folder: Path, findings: Findings) -> Shape | None:
+    """Its sizes; a finding where its files are not as they were imported."""
+    try:
+        return Shape.of(folder)
+    except SumikaError as error:
+        findings.add("base.version", error.en, error.ja)
+    except (OSError, ValueError) as error:
+        said = quoted(f"{type(error).__name__}: {getattr(error, 'strerror', error)}")
+        findings.add(
+            "base.version",
+            f"its files can't be read ({said}); import the base again ('sumika models verify' tells what is missing)",
+            f"のファイルを読めません({said})。取り込み直してください('sumika models verify' で確認できます)",
+        )
+    return None
 
 
 def check_model(folder: Path, findings: Findings) -> None:

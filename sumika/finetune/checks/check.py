@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sumika.finetune.checks import base as bases
 from sumika.finetune.checks import look, machine
 from sumika.finetune.checks.findings import Findings
 from sumika.finetune.checks.result import Checked
 from sumika.finetune.config import JobConfig
 from sumika.finetune.device import Device
-from sumika.finetune.shape import Shape
-from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
@@ -43,14 +39,14 @@ def check(
     machine.check_device(config, device, findings)
     base = bases.find(config, store, findings)
     folder = home.artifacts / base.folder if base is not None else None
-    shape = chat = None
-    if folder is not None:
+    shape = bases.read_shape(folder, findings) if folder is not None else None
+    chat = None
+    if base is not None and folder is not None and shape is not None:
+        bases.check_catalog(base, findings)
         bases.check_model(folder, findings)
-        shape = _shape(folder, findings)
-        chat = bases.chat_format(config, folder, findings)
-    if shape is not None:
         bases.check_targets(config, shape, findings)
         machine.check_disk(config, shape, home.runs, findings)
+        chat = bases.chat_format(config, folder, findings)
     findings.stop()
     assert base is not None and folder is not None and shape is not None and chat is not None  # noqa: S101 - or there was a finding
     looked = look.read(config, base, folder, chat)
@@ -59,11 +55,3 @@ def check(
     batching, memory = machine.fit(config, shape, device, rows, findings)
     findings.stop()
     return Checked(base, folder, chat, looked.data, rows, looked.suites, batching, memory, list(bases.warnings(base)))
-
-
-def _shape(folder: Path, findings: Findings) -> Shape | None:
-    try:
-        return Shape.of(folder)
-    except SumikaError as error:
-        findings.add("base.version", error.en, error.ja)
-        return None

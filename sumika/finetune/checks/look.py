@@ -52,7 +52,9 @@ def read(config: JobConfig, base: Version, folder: Path, chat: ChatFormat) -> Lo
         config.data, config.evaluate.held_out, chat, job=config.job.name, base=str(base.ref), limit=limit, seed=config.job.seed,
         method=config.job.method,
     )  # fmt: skip
-    asked = {suite.name: suites.read(suite, config.data, chat, limit, data.problems) for suite in config.evaluate.suites}
+    asked = {
+        suite.name: suites.read(suite, config.data, chat, limit, data.marks, data.problems) for suite in config.evaluate.suites
+    }
     return Looked(base, folder, chat, data, asked)
 
 

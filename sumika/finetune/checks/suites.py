@@ -7,17 +7,20 @@ import re
 
 from sumika.finetune.chat import ChatFormat
 from sumika.finetune.config import Suite
+from sumika.finetune.data import records
 from sumika.finetune.data.clean import Cleaner
 from sumika.finetune.data.fit import fit
 from sumika.finetune.data.problems import DataError, Problems
 from sumika.finetune.data.reading import How, Reader
-from sumika.finetune.data.record import Conversation, Row
+from sumika.finetune.data.record import Content, Conversation, Row, record_hash
 from sumika.finetune.data.settings import Data
 from sumika.models.errors import quoted
 
 
-def read(suite: Suite, data: Data, chat: ChatFormat, limit: int | None, problems: Problems) -> list[Row[Conversation]]:
-    """Every row that is right; the others go to `problems`."""
+def read(
+    suite: Suite, data: Data, chat: ChatFormat, limit: int | None, trained: set[str], problems: Problems
+) -> list[Row[Conversation]]:
+    """Every row that is right; the others go to `problems`. `trained`: the marks of what is trained on (`records`)."""
     cleaner, found = Cleaner(data), []
     how = How(data.columns.named(), "auto", data.encoding, with_facts=suite.check == "facts", columns_may_lack=True)
     for row in Reader(problems).rows(suite.path, how):
@@ -29,11 +32,22 @@ def read(suite: Suite, data: Data, chat: ChatFormat, limit: int | None, problems
                     "スイートの行は質問と応答の組です(messages、または prompt と completion)",
                 )
             fit(chat, cleaned.content, limit, "error")
+            _refuse_trained(row.content, trained)
             _check_answer(suite, cleaned.content.messages[-1]["content"])
             found.append(Row(cleaned.content, row.where, row.hash, cleaned.facts))
         except DataError as error:
             problems.add(row.where, error)
     return found
+
+
+def _refuse_trained(content: Content, trained: set[str]) -> None:
+    """A conversation is known again whole; one of a single question by the question, whatever its answer."""
+    questions = list(records.questions(content))
+    if f"r {record_hash(content)}" in trained or (len(questions) == 1 and questions[0] in trained):
+        raise DataError(
+            "this question is also trained on, so its score would flatter; take it out of one of the two",
+            "この質問は学習データにもあるため、評価になりません。どちらかから取り除いてください",
+        )
 
 
 def _check_answer(suite: Suite, answer: str) -> None:

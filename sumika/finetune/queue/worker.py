@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from threading import Event
 
-from sumika.finetune import runs
-from sumika.finetune.queue import room as rooms
+from sumika.finetune import device, runs
 from sumika.finetune.queue.child import Child
-from sumika.finetune.queue.room import Free
 from sumika.models import jobs, locks
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.jobs import Job
+from sumika.models.pools import Pool
 from sumika.models.store import Store
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,9 @@ class Worker:
     to the next worker once `jobs.LOST_S` have passed. `command`: what trains, given CONFIG, `--run FOLDER` and `--parent PID`.
     """
 
-    def __init__(self, store: Store, home: Home, command: Sequence[str], room: Callable[[], Sequence[Free]] = rooms.here) -> None:
+    def __init__(
+        self, store: Store, home: Home, command: Sequence[str], room: Callable[[], Sequence[Pool]] = device.each
+    ) -> None:
         self._store, self._home, self._room, self._command = store, home, room, command
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-64:]
         self._children: list[Child] = []
@@ -109,8 +110,8 @@ class Worker:
             job = jobs.next_up(connection)
         if job is None or self._held(job):
             return
-        fitting = max(free, key=lambda one: one.bytes)
-        if job.state == "queued" and fitting.bytes < job.memory:
+        fitting = max(free, key=lambda one: one.free)
+        if job.state == "queued" and fitting.free < job.memory:
             with self._store.write(quiet=True) as connection:
                 jobs.note(connection, job, *_no_room(job, fitting))
             return
@@ -126,12 +127,11 @@ class Worker:
             return not free
 
 
-def _no_room(job: Job, free: Free) -> tuple[str, str]:
-    needed, there = job.memory / 2**30, free.bytes / 2**30
-    where, where_ja = ("main memory", "メインメモリー") if free.gpu is None else (f"GPU {free.gpu}", f"GPU {free.gpu}")
+def _no_room(job: Job, pool: Pool) -> tuple[str, str]:
+    needed, there = job.memory / 2**30, pool.free / 2**30
     return (
-        f"waits for memory: needs {needed:.1f} GiB, {there:.1f} GiB are free ({where})",
-        f"メモリー待ち: 必要量 {needed:.1f} GiB、空き {there:.1f} GiB({where_ja})",
+        f"waits for memory: needs {needed:.1f} GiB, {there:.1f} GiB are free ({pool.name})",
+        f"メモリー待ち: 必要量 {needed:.1f} GiB、空き {there:.1f} GiB({pool.name})",
     )
 
 
