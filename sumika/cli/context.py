@@ -9,15 +9,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sumika.models.actor import Actor
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import Settings, load_settings
 from sumika.models.store import Store
 
 
 @contextmanager
-def opened() -> Iterator[tuple[Settings, Store]]:
+def opened(by: Actor | None = None) -> Iterator[tuple[Settings, Store]]:
+    """What is done through the store is done by `by`; by whoever typed the command where nobody is named."""
     settings = load_settings()
-    store = open_store(settings)
+    store = open_store(settings, by or Actor(actor(), "operator"))
     try:
         yield settings, store
     finally:
@@ -25,12 +27,12 @@ def opened() -> Iterator[tuple[Settings, Store]]:
 
 
 def actor() -> str:
-    """Who moves things from this command line, for the history: the login and the machine."""
+    """Who acts from this command line, for the history and the audit log: the login and the machine."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"[:128]
+    return f"cli:{user}@{socket.gethostname()}"[:128]
 
 
 def log_to_stderr(settings: Settings) -> None:

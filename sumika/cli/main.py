@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sumika.cli import aliases, archive, chat, demo, doctor, finetune, keys, models, output, serve, status
+from sumika.cli import aliases, archive, audit, chat, demo, doctor, finetune, keys, models, output, serve, status
 from sumika.models.errors import SumikaError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(finetune.app, name="finetune")
 app.add_typer(archive.app, name="signing")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

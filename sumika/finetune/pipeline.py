@@ -18,7 +18,8 @@ from sumika.finetune.chat import ChatFormat, Rendered
 from sumika.finetune.config import Base, JobConfig
 from sumika.finetune.data import records, reports
 from sumika.finetune.data.prepare import Prepared, prepare
-from sumika.models import adapter_rules, canary, importing, registry
+from sumika.models import adapter_rules, audit, canary, importing, registry
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
@@ -97,6 +98,13 @@ def run(config: JobConfig, store: Store, home: Home, console: Console) -> Versio
     Raises:
         SumikaError: as `check`; `bad_adapter`, should vLLM not take the result.
     """
+    with audit.told(store, Action.FINETUNE_RUN, config.job.name) as told:
+        version = _run(config, store, home, console)
+        told |= {"version": str(version.ref), "base": str(version.base), "gate": version.gate}
+        return version
+
+
+def _run(config: JobConfig, store: Store, home: Home, console: Console) -> Version:
     checked = check(config, store, home)
     # "the newest" may be another tomorrow: what is kept names the version this run stood on
     config = config.model_copy(update={"base": Base(version=str(checked.base.ref))})

@@ -48,13 +48,12 @@ class Checkpoints:
         return self.lines[-1] if self.lines else None
 
 
-def parse(lines: Iterable[bytes], trusted: Iterable[str]) -> Checkpoints:
-    """Lines as they stand in the file. `trusted`: the fingerprints that may have signed."""
-    known, prev, found = frozenset(trusted), "", list[Checkpoint]()
-    signers = set[str]()
+def parse(lines: Iterable[bytes], trusted: frozenset[str] | None) -> Checkpoints:
+    """Lines as they stand in the file. `trusted`: the fingerprints that may have signed; None: anybody's count."""
+    prev, found, signers = "", list[Checkpoint](), set[str]()
     for number, line in enumerate(lines, start=1):
         checkpoint, signer = _opened(line)
-        if checkpoint is None or signer not in known or checkpoint.prev != prev:
+        if checkpoint is None or checkpoint.prev != prev or (trusted is not None and signer not in trusted):
             return Checkpoints(tuple(found), number, frozenset(signers))
         found.append(checkpoint)
         signers.add(signer)

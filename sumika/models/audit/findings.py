@@ -42,14 +42,14 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Rows up to `last` that are gone, by whom and when, as the log itself says."""
+    """Rows up to `last` that are gone, by whom and when, as the log itself says (`rows` and `before` as they stand in it)."""
 
     last: int
-    rows: int
-    before: str
+    rows: Any
+    before: Any
     at: str
     actor: str
-    contents_only: bool = False
+    contents_only: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,10 +97,10 @@ class _Pass:
         if (at := self._signed_at.get(row.seq)) is not None:
             late = clock.parse(at) - clock.parse(self._unsigned_since)
             self.late_s, self._unsigned_since = max(self.late_s, int(late.total_seconds())), None
-        if row.action == Action.AUDIT_PRUNE and row.outcome == "done":
+        if row.action == Action.AUDIT_PRUNE and row.outcome == "done" and type(last := row.details.get("last")) is int:
             told = row.details
             self.pruned.append(
-                Pruned(told["last"], told["rows"], told["before"], row.at, row.actor, contents_only=told["contents_only"])
+                Pruned(last, told.get("rows"), told.get("before"), row.at, row.actor, told.get("contents_only") is True)
             )
 
 
