@@ -69,7 +69,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))
     _add_models(app, gateway)
     _add_operations(app, gateway)
-    app.add_middleware(RequestIds, refused=recorder.refused)
+    app.add_middleware(RequestIds, refused=recorder.refused.count)
     app.add_exception_handler(SumikaError, _told)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _fault)

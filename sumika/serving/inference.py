@@ -78,8 +78,7 @@ class Inference:
         gateway = self._gateway
         key = authenticate(scope, gateway.directory.snapshot.keys)
         record.key, record.role = key.id, key.role
-        gateway.recorder.admit()
-        record.admitted = True
+        record.admitted = gateway.recorder.admit()
         body = await read_body(scope, receive, gateway.settings.max_body_bytes, gateway.settings.body_timeout_s)
         if gateway.recorder.keeps_content:
             record.content = (body, [])

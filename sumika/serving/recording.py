@@ -6,18 +6,15 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import insert
-from starlette.types import Scope
 
 from sumika.models import schema
-from sumika.models.actor import SYSTEM, Actor
+from sumika.models.actor import SYSTEM
 from sumika.models.audit import Action, chain, sealing
 from sumika.models.audit.chain import Entry
 from sumika.models.audit.sealing import Content
@@ -26,6 +23,7 @@ from sumika.models.errors import SumikaError
 from sumika.models.settings import AuditSettings
 from sumika.models.store import Store
 from sumika.serving.metrics import Metrics
+from sumika.serving.refused import Refused
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +35,6 @@ _BATCH = 2_000
 # The witness signs for these rows this often; for what people do it signs at once.
 _SIGN_ROWS = 1_000
 _SIGN_S = 60.0
-_MOST_PEERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +50,6 @@ class Exchange:
         return 0 if self.content is None else len(self.content[0]) + sum(map(len, self.content[1]))
 
 
-class Refused:
-    """Refused requests, counted by minute, peer and status, so that a flood of them is a few rows."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str, int]] = Counter()
-
-    def count(self, peer: str, status: int) -> None:
-        key = (_minute(), peer, status)
-        if key not in self._counts and len(self._counts) >= _MOST_PEERS:
-            key = (key[0], "others", status)
-        self._counts[key] += 1
-
-    def take(self, *, all_of_it: bool = False) -> list[Entry]:
-        """What was counted in minutes that are over."""
-        now = _minute()
-        over = [key for key in self._counts if all_of_it or key[0] != now]
-        return [
-            Entry(
-                Action.AUTH_REFUSED, "gateway", "refused", details={"count": self._counts.pop(key), "minute": minute, "status": status},
-                actor=Actor(f"peer:{peer}"),
-            )
-            for key in over
-            for minute, peer, status in (key,)
-        ]  # fmt: skip
-
-
 class Recorder:
     """The rows of one gateway worker. `run` writes them until `close`."""
 
@@ -88,7 +59,8 @@ class Recorder:
         self._policy = settings.inference
         self._key = sealing.public_key(settings.content_key) if settings.content_key is not None else None
         self._metrics = metrics
-        self._refused = Refused()
+        self.refused = Refused()
+        self._counted: list[Entry] = []
         self._waiting: list[Exchange] = []
         self._waiting_bytes = 0
         self._promised = 0
@@ -102,13 +74,15 @@ class Recorder:
     def keeps_content(self) -> bool:
         return self._policy == "content"
 
-    def admit(self) -> None:
-        """Before a request is answered: make sure that its content will be kept. `note` or `withdraw` must follow.
+    def admit(self) -> bool:
+        """Before a request is answered: whether room was set aside for its content, which `note` then takes.
 
         Raises:
             SumikaError: `audit_unavailable` (503), where contents must be kept and can't be.
         """
-        if self.keeps_content and (self._failing or not self._room() or self._waiting_bytes >= MOST_WAITING_BYTES):
+        if not self.keeps_content:
+            return False
+        if self._failing or not self._room() or self._waiting_bytes >= MOST_WAITING_BYTES:
             raise SumikaError(
                 "audit_unavailable",
                 "Requests are recorded here, and the record can't be written now, so none is answered. Try again in a moment; if it lasts, tell your administrator.",
@@ -117,23 +91,19 @@ class Recorder:
                 retry_after=5,
             )
         self._promised += 1
+        return True
 
     def note(self, exchange: Exchange, *, admitted: bool) -> None:
-        """Keep what is to be told of a request that has ended; where there is no room, how many there were."""
+        """Keep what is to be told of a request that has ended; where there is no room, only how many there were."""
         self._promised -= admitted
         if self._policy == "none":
             return
-        if not admitted and not self._room():
+        if not self._room():
             self._lost += 1
             self._metrics.audit_lost.inc()
             return
         self._waiting.append(exchange)
         self._waiting_bytes += exchange.bytes
-
-    def refused(self, scope: Scope, status: int) -> None:
-        """Count an answer 401 or 403."""
-        client = scope.get("client")
-        self._refused.count(client[0] if client else "unknown", status)
 
     async def run(self) -> None:
         """Write what waits, every `FLUSH_S`, until `close`; then the rest."""
@@ -150,24 +120,21 @@ class Recorder:
         return len(self._waiting) + self._promised < MOST_WAITING
 
     async def _write_all(self, *, ending: bool = False) -> None:
-        counted = self._refused.take(all_of_it=ending)
-        while self._waiting or counted or self._lost:
-            batch, lost = self._waiting[:_BATCH], self._lost
-            if lost:
-                counted.append(Entry(Action.AUDIT_GAP, "inference", "failed", details={"rows": lost}, actor=SYSTEM))
+        """Whatever can't be written now stays and is tried again."""
+        self._counted += self.refused.take(ending=ending)
+        while self._waiting or self._counted or self._lost:
+            batch, counted, lost = self._waiting[:_BATCH], list(self._counted), self._lost
+            gap = [Entry(Action.AUDIT_GAP, "inference", "failed", details={"rows": lost}, actor=SYSTEM)] if lost else []
             try:
-                await asyncio.to_thread(self._write, batch, counted)
+                await asyncio.to_thread(self._write, batch, counted + gap)
             except SumikaError as error:
-                self._fails(error.en)
-                return
+                return self._fails(error.en)
             except Exception as error:  # a loop that ended here would record nothing any more
-                self._fails(repr(error))
-                return
+                return self._fails(type(error).__name__)
             self._failing = False
-            del self._waiting[: len(batch)]
+            del self._waiting[: len(batch)], self._counted[: len(counted)]
             self._waiting_bytes -= sum(exchange.bytes for exchange in batch)
             self._lost -= lost
-            counted = []
         if self._unsigned and (ending or self._unsigned >= _SIGN_ROWS or time.monotonic() - self._signed_at > _SIGN_S):
             await asyncio.to_thread(self._witness.look, self._store)
             self._unsigned, self._signed_at = 0, time.monotonic()
@@ -203,7 +170,3 @@ def _with_content(entry: Entry, blob: bytes | None, key: X25519PublicKey | None)
         return entry
     named = {"sealed": hashlib.sha256(blob).hexdigest(), "key": sealing.fingerprint(key)}
     return replace(entry, details={**entry.details, **named})
-
-
-def _minute() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")

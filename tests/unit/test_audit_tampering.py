@@ -112,7 +112,7 @@ def test_untouched_log_verifies(dense: Home, sparse: Home) -> None:
 @given(seq=seqs, column=st.sampled_from(COLUMNS), salt=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8))
 def test_edit_of_any_field_is_named(dense: Home, seq: int, column: str, salt: str) -> None:
     def edit(connection: Any) -> None:
-        connection.execute(f"update audit set {column} = {column} || ? where seq = ?", (f"x{salt}", seq))
+        connection.execute(f"update audit set {column} = {column} || ? where seq = ?", (f"x{salt}", seq))  # noqa: S608
 
     assert first_bad(dense, edit) == seq
 
@@ -174,7 +174,7 @@ def test_splice_of_another_log_is_named(
             connection.execute("update audit set seq = -seq + ? where seq < 0", (len(taken),))
         else:
             connection.execute("delete from audit where seq between ? and ?", (first, first + len(taken) - 1))
-        connection.executemany(f"insert into audit values ({', '.join('?' * 11)})", taken)
+        connection.executemany(f"insert into audit values ({', '.join('?' * 11)})", taken)  # noqa: S608
         if anew:
             (last,) = connection.execute("select max(seq) from audit").fetchone()
             rehash(connection, first, last, before)

@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit")),
     )
     op.create_index(op.f("ix_audit_at"), "audit", ["at"])
-    op.create_table(
+    head = op.create_table(
         "audit_head",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["seq"], ["audit.seq"], name=op.f("fk_audit_contents_seq")),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_contents")),
     )
-    op.execute(f"INSERT INTO audit_head (id, seq, hash, floor, content_floor) VALUES (1, 0, '{'0' * 64}', 0, 0)")
+    op.bulk_insert(head, [{"id": 1, "seq": 0, "hash": "0" * 64, "floor": 0, "content_floor": 0}])
     guard = _guard_postgresql if op.get_bind().dialect.name == "postgresql" else _guard_sqlite
     for table, floor in _FLOORS.items():
         guard(table, floor)
@@ -56,14 +56,14 @@ def _guard_sqlite(table: str, floor: str) -> None:
     told = f"SELECT RAISE(ABORT, '{table} is append-only: see docs/audit.md')"
     op.execute(f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} BEGIN {told}; END")
     op.execute(
-        f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} "
+        f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} "  # noqa: S608 - names of ours
         f"WHEN OLD.seq > (SELECT {floor} FROM audit_head) BEGIN {told}; END"
     )
 
 
 def _guard_postgresql(table: str, floor: str) -> None:
     op.execute(
-        f"CREATE FUNCTION {table}_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"CREATE FUNCTION {table}_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "  # noqa: S608
         f"IF TG_OP = 'DELETE' THEN IF OLD.seq <= (SELECT {floor} FROM audit_head) THEN RETURN OLD; END IF; END IF; "
         f"RAISE EXCEPTION '{table} is append-only: see docs/audit.md'; END $$"
     )
