@@ -13,7 +13,8 @@ import typer
 from sumika.cli import output, proof
 from sumika.cli.context import actor, opened
 from sumika.cli.output import Json
-from sumika.models import aliases, engines, keys, moves, registry, scales
+from sumika.models import aliases, audit, engines, keys, moves, registry, scales
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError
 from sumika.models.moves import Move
 from sumika.models.names import VersionRef
@@ -42,8 +43,9 @@ def deploy(
     json: Json = False,
 ) -> None:
     """Let ALIAS serve VERSION, once it is loaded and proven."""
+    action = Action.ALIAS_DEPLOY if canary is None else Action.ALIAS_CANARY
     with opened() as (_, store):
-        with store.write() as connection:
+        with audit.refusals(store, action, alias), store.write() as connection:
             to = registry.get(connection, VersionRef.parse(version))
             if canary is None:
                 move = aliases.ask_deploy(connection, alias, to, actor=actor(), reason=reason, override=override)
@@ -55,7 +57,7 @@ def deploy(
 def promote(alias: Alias, reason: Reason = "", wait: Wait = True, json: Json = False) -> None:
     """Let everybody have the canary of ALIAS."""
     with opened() as (_, store):
-        with store.write() as connection:
+        with audit.refusals(store, Action.ALIAS_PROMOTE, alias), store.write() as connection:
             move = aliases.ask_promote(connection, alias, actor=actor(), reason=reason)
         _finish(store, move, wait, json)
 
@@ -63,7 +65,7 @@ def promote(alias: Alias, reason: Reason = "", wait: Wait = True, json: Json = F
 def abort(alias: Alias, reason: Reason = "", json: Json = False) -> None:
     """End the canary of ALIAS, or its open move; what it serves stays."""
     with opened() as (_, store):
-        with store.write() as connection:
+        with audit.refusals(store, Action.ALIAS_ABORT, alias), store.write() as connection:
             move = aliases.abort(connection, alias, actor=actor(), reason=reason)
     if json:
         output.print_json(described(move))
@@ -79,7 +81,7 @@ def abort(alias: Alias, reason: Reason = "", json: Json = False) -> None:
 def rollback(alias: Alias, reason: Reason = "", wait: Wait = True, json: Json = False) -> None:
     """Let ALIAS serve again what it served before."""
     with opened() as (_, store):
-        with store.write() as connection:
+        with audit.refusals(store, Action.ALIAS_ROLLBACK, alias), store.write() as connection:
             move = aliases.ask_rollback(connection, alias, actor=actor(), reason=reason)
         _finish(store, move, wait, json)
 
@@ -90,7 +92,7 @@ def scale(
     json: Json = False,
 ) -> None:
     """Let BASE be served by so many engines; each holds all its adapters."""
-    with opened() as (_, store), store.write() as connection:
+    with opened() as (_, store), audit.refusals(store, Action.BASE_SCALE, base), store.write() as connection:
         scales.put(connection, base, replicas, actor=actor())
     if json:
         output.print_json({"base": base, "replicas": replicas})

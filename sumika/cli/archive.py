@@ -10,7 +10,8 @@ import typer
 from sumika.cli import output
 from sumika.cli.context import opened
 from sumika.cli.output import Json
-from sumika.models import exporting, signing
+from sumika.models import audit, exporting, signing
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.names import VersionRef
 from sumika.models.settings import load_settings
@@ -29,9 +30,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a version as one signed archive, for a machine without a network."""
-    with opened() as (settings, store), output.copy_progress(f"exporting {ref}", f"{ref} を書き出し中") as told:
-        header = exporting.export(store, settings.layout, VersionRef.parse(ref), file, force=force, progress=told)
-        key = signing.fingerprint(signing.show(settings.layout))
+    with opened() as (settings, store), audit.told(store, Action.MODEL_EXPORT, ref, file=quoted(file.name)) as told:
+        with output.copy_progress(f"exporting {ref}", f"{ref} を書き出し中") as progress:
+            header = exporting.export(store, settings.layout, VersionRef.parse(ref), file, force=force, progress=progress)
+        key = told["key"] = signing.fingerprint(signing.show(settings.layout))
     base = str(header.base.ref) if header.base else None
     if json:
         output.print_json({"version": ref, "file": str(file), "bytes": file.stat().st_size, "key": key, "base": base})
@@ -64,9 +66,9 @@ def trust(
     json: Json = False,
 ) -> None:
     """Accept archives that this key signed; deleting trusted/NAME.pub ends it."""
-    home = load_settings().layout
-    home.create()
-    added = signing.trust(home, key if key.startswith("ssh-") else _read(Path(key)), name)
+    with opened() as (settings, store), audit.told(store, Action.SIGNING_TRUST, name) as told:
+        added = signing.trust(settings.layout, key if key.startswith("ssh-") else _read(Path(key)), name)
+        told["key"] = signing.fingerprint(added)
     if json:
         output.print_json({"trusted": name, "fingerprint": signing.fingerprint(added)})
         return

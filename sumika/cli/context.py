@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sumika.models.actor import Actor
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import Settings, load_settings
 from sumika.models.store import Store
@@ -26,9 +27,10 @@ class Alone:
 
 
 @contextmanager
-def opened() -> Iterator[tuple[Settings, Store]]:
+def opened(by: Actor | None = None) -> Iterator[tuple[Settings, Store]]:
+    """What is done through the store is done by `by`; by whoever typed the command where nobody is named."""
     settings = load_settings()
-    store = open_store(settings)
+    store = open_store(settings, by or Actor(actor(), "operator"))
     try:
         yield settings, store
     finally:
@@ -36,12 +38,12 @@ def opened() -> Iterator[tuple[Settings, Store]]:
 
 
 def actor() -> str:
-    """Who moves things from this command line, for the history: the login and the machine."""
+    """Who acts from this command line, for the history and the audit log: the login and the machine."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"[:128]
+    return f"cli:{user}@{socket.gethostname()}"[:128]
 
 
 def log_to_stderr(settings: Settings) -> None:

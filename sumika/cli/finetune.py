@@ -19,6 +19,8 @@ from sumika.finetune.data import reports
 from sumika.finetune.data.reading import How
 from sumika.finetune.data.settings import Columns, Encoding
 from sumika.finetune.runs import Stopped
+from sumika.models import audit
+from sumika.models.audit import Action
 from sumika.models.errors import quoted
 from sumika.models.registry import Version
 from sumika.models.yamlproblems import Document
@@ -104,8 +106,9 @@ def data(
 ) -> None:
     """Report on a job's data without training: what is kept, dropped, repeated, personal, and how the model sees it."""
     config, document = jobs.read(file, overrides)
-    with opened() as (settings, store):
+    with opened() as (settings, store), audit.told(store, Action.DATA_REPORT, config.job.name) as told:
         looked = checks.look(config, store, settings.layout, document)
+        told["rows"] = looked.data.report.read
     folder = out or settings.layout.root / "reports" / config.job.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     page = reports.keep(looked.data.report, folder, output.language())
@@ -128,9 +131,10 @@ def affected(
 ) -> None:
     """Name the adapters that were trained on a record, and the aliases they serve: for requests to delete."""
     asked = affecting.read(record, How(_named(column or []), encoding=encoding, questions=True))
-    with opened() as (settings, store):
+    with opened() as (settings, store), audit.told(store, Action.DATA_AFFECTED, "records", asked_for=len(asked)) as told:
         found = affecting.find(asked, store, settings.layout)
-    saw = [one for one in found if one.affected]
+        saw = [one for one in found if one.affected]
+        told["affected"] = [one.name for one in saw]
     unknown = [one for one in found if one.records is None]
     if json:
         output.print_json(

@@ -11,7 +11,8 @@ import typer
 from sumika.cli import output
 from sumika.cli.context import opened
 from sumika.cli.output import Json
-from sumika.models import keys
+from sumika.models import audit, keys
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError
 from sumika.models.keys import Key, Role
 
@@ -40,7 +41,7 @@ def create(
             f"「{role}」という役割はありません。{', '.join(_ROLES)} から選んでください。",
         )
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    with opened() as (_, store), store.write() as connection:
+    with opened() as (_, store), audit.refusals(store, Action.KEY_CREATE, name), store.write() as connection:
         secret, key = keys.create(connection, name, role=cast(Role, role), aliases=alias or None, expires_at=expires)
     if json:
         output.print_json({"key": secret, **_shown(key)})
@@ -73,7 +74,7 @@ def list_keys(json: Json = False) -> None:
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="The id that 'sumika keys list' shows.")], json: Json = False) -> None:
     """End a key at once."""
-    with opened() as (_, store), store.write() as connection:
+    with opened() as (_, store), audit.refusals(store, Action.KEY_REVOKE, key_id), store.write() as connection:
         key = keys.revoke(connection, key_id)
     if json:
         output.print_json(_shown(key))

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sumika.cli import aliases, archive, chat, demo, doctor, jobs, keys, models, output, serve, status
+from sumika.cli import aliases, archive, audit, chat, demo, doctor, jobs, keys, models, output, serve, status
 from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
 
@@ -24,6 +24,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(jobs.app, name="finetune")
 app.add_typer(archive.app, name="signing")
+app.add_typer(audit.app, name="audit")
 
 
 def main(*, alone: bool = True) -> None:

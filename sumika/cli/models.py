@@ -14,7 +14,8 @@ from sumika.cli import output, proof, pulling, version_facts, version_page
 from sumika.cli.context import opened
 from sumika.cli.importing import bring_in
 from sumika.cli.output import Json
-from sumika.models import aliases, catalog, differences, registry
+from sumika.models import aliases, audit, catalog, differences, registry
+from sumika.models.audit import Action
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
@@ -76,7 +77,7 @@ def import_model(
     json: Json = False,
 ) -> None:
     """Copy a model in from a local disk as a new version."""
-    with opened() as (settings, store):
+    with opened() as (settings, store), audit.refusals(store, Action.MODEL_IMPORT, name):
         version = bring_in(settings, store, name, path, base, with_reference=reference)
     _tell(version, settings, json)
 
@@ -87,8 +88,9 @@ def pull(
     json: Json = False,
 ) -> None:
     """Bring in a model of the catalog; the only command that may use the network."""
-    with opened() as (settings, store):
+    with opened() as (settings, store), audit.told(store, Action.MODEL_PULL, model) as told:
         version = pulling.pull(settings, store, catalog.get(model))
+        told["version"] = str(version.ref)
     _tell(version, settings, json)
 
 
@@ -116,7 +118,7 @@ def verify(ref: Ref, json: Json = False) -> None:
 def remove(ref: Ref, json: Json = False) -> None:
     """Take a version out of the registry and delete its files; one that is in use is refused."""
     with opened() as (settings, store):
-        with store.write() as connection:
+        with audit.refusals(store, Action.MODEL_REMOVE, ref), store.write() as connection:
             version = registry.get(connection, VersionRef.parse(ref))
             registry.remove(connection, version)
         shutil.rmtree(settings.layout.artifacts / version.folder, ignore_errors=True)

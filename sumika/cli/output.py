@@ -99,5 +99,10 @@ def plain(text: str) -> Text:
     return Text("".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text))
 
 
+def plain_lines(text: str) -> Text:
+    """The same, with its line breaks."""
+    return Text("\n").join(plain(line) for line in text.split("\n"))
+
+
 def _escaped(text: str) -> str:
     return text.replace("[", "\\[")

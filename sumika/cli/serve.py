@@ -9,6 +9,7 @@ import typer
 
 from sumika.cli import output
 from sumika.cli.context import log_to_stderr, opened
+from sumika.models.actor import SYSTEM
 from sumika.serving import roles, stack
 
 Parent = Annotated[int | None, typer.Option(hidden=True, help="End when this process is no longer the parent.")]
@@ -33,13 +34,13 @@ def up(parent: Parent = None) -> None:
 
 def gateway(parent: Parent = None) -> None:
     """One gateway worker."""
-    with opened() as (settings, store):
+    with opened(SYSTEM) as (settings, store):
         log_to_stderr(settings)
         asyncio.run(roles.serve(settings, store, parent))
 
 
 def supervise(parent: Parent = None) -> None:
     """The supervisor."""
-    with opened() as (settings, store):
+    with opened(SYSTEM) as (settings, store):
         log_to_stderr(settings)
         asyncio.run(roles.supervise(settings, store, parent))

@@ -15,7 +15,8 @@ from sumika.finetune.checks import Checked
 from sumika.finetune.config import JobConfig
 from sumika.finetune.data import records, reports
 from sumika.finetune.training.journal import Journal
-from sumika.models import aliases, canary, importing, registry
+from sumika.models import aliases, audit, canary, importing, registry
+from sumika.models.audit import Action
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -47,7 +48,14 @@ def run(
         SumikaError: as `checks.check`; `run_busy`; `disk_full`; `tracking_failed`; `bad_adapter`, should vLLM not take the result.
         Stopped: on the first Ctrl-C or SIGTERM, once a checkpoint was saved.
     """
-    checked = checks.check(config, store, home, engine=engine, document=document)
+    with audit.told(store, Action.FINETUNE_RUN, config.job.name) as told:
+        checked = checks.check(config, store, home, engine=engine, document=document)
+        version = _run(checked, config, store, home, console, folder)
+        told |= {"version": str(version.ref), "base": str(version.base), "gate": version.gate}
+        return version
+
+
+def _run(checked: Checked, config: JobConfig, store: Store, home: Home, console: Console, folder: Path | None) -> Version:
     # "the newest" may be another tomorrow: what is kept names the version this run stood on
     config = config.model_copy(update={"base": config.base.model_copy(update={"version": str(checked.base.ref)})})
     folder = folder or runs.create(config, home)

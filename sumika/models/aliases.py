@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from sumika.models import clock, moves, registry, schema
+from sumika.models import audit, clock, moves, registry, schema
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.moves import Kind, Move
 from sumika.models.names import check_name
@@ -139,6 +140,7 @@ def abort(connection: Connection, alias: str, *, actor: str, reason: str) -> Mov
     """
     under_way = next((move for move in moves.list_open(connection) if move.alias == alias), None)
     if under_way is not None:
+        audit.append(connection, Action.ALIAS_ABORT, alias, reason=reason, actor=actor, details={"move": under_way.id})
         moves.refuse(connection, under_way, _aborted(under_way, actor, reason))
         return moves.get(connection, under_way.id)
     now = get(connection, alias)

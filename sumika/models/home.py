@@ -42,6 +42,11 @@ class Home:
         return self.root / "logs"
 
     @property
+    def checkpoints(self) -> Path:
+        """Signed witnesses of the audit log, outside the database that they vouch for."""
+        return self.root / "audit.checkpoints"
+
+    @property
     def sockets(self) -> Path:
         """The 0700 folder of the engines' sockets: under the root, or a short one in the temporary folder
         when the root's path is too long for a socket."""

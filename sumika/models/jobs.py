@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
-from sumika.models import clock, schema
+from sumika.models import audit, clock, schema
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 
 State = Literal["queued", "running", "stopping", "done", "refused", "failed", "cancelled"]
@@ -55,6 +56,7 @@ def submit(connection: Connection, name: str, run: str, *, actor: str, memory: i
     }  # fmt: skip
     inserted = connection.execute(insert(_j).values(**row)).inserted_primary_key
     assert inserted is not None  # noqa: S101 - an insert of one row has one
+    audit.append(connection, Action.JOB_SUBMIT, str(inserted[0]), details={"name": name, "run": run, "priority": priority})
     return get(connection, inserted[0])
 
 
@@ -137,6 +139,7 @@ def cancel(connection: Connection, job_id: int) -> Job:
     job = get(connection, job_id)
     if job.state in OVER:
         raise _over(job)
+    audit.append(connection, Action.JOB_CANCEL, str(job_id), details={"run": job.run})
     connection.execute(update(_j).where(_j.c.id == job_id, _j.c.state == "running").values(state="stopping"))
     now = {"state": "cancelled", "ended_at": clock.now(), "note": None}
     connection.execute(update(_j).where(_j.c.id == job_id, _j.c.state == "queued").values(**now))
@@ -161,6 +164,7 @@ def resume(connection: Connection, job_id: int) -> Job:
             f"ジョブ {job_id} は {job.state} です。失敗または中止したものだけ再開できます。",
             status=409,
         )
+    audit.append(connection, Action.JOB_RESUME, str(job_id), details={"run": job.run})
     return get(connection, job_id)
 
 

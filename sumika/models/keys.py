@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from sumika.models import clock, schema
+from sumika.models import audit, clock, schema
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.names import check_name
 
@@ -117,6 +118,8 @@ def create(
             created_at=key.created_at, expires_at=key.expires_at,
         )
     )  # fmt: skip
+    told = {"name": name, "role": role, "aliases": None if aliases is None else list(aliases), "expires_at": key.expires_at}
+    audit.append(connection, Action.KEY_CREATE, key.id, details=told)
     return secret, key
 
 
@@ -126,7 +129,9 @@ def list_all(connection: Connection) -> list[Key]:
 
 def revoke(connection: Connection, key_id: str) -> Key:
     """Raises SumikaError `not_found` for an unknown id; revoking twice changes nothing."""
-    connection.execute(update(_k).where(_k.c.id == key_id, _k.c.revoked_at.is_(None)).values(revoked_at=clock.now()))
+    revoking = update(_k).where(_k.c.id == key_id, _k.c.revoked_at.is_(None)).values(revoked_at=clock.now())
+    if connection.execute(revoking).rowcount:
+        audit.append(connection, Action.KEY_REVOKE, key_id)
     row = connection.execute(select(_k).where(_k.c.id == key_id)).one_or_none()
     if row is None:
         raise not_found("key", "APIキー", key_id, "'sumika keys list' shows the ids.", "IDは sumika keys list で確認できます。")

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from sumika.models import clock, schema
+from sumika.models import audit, clock, schema
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.names import VersionRef
 
@@ -89,7 +90,12 @@ def add(
         alias=alias, from_id=from_id, to_id=to_id, kind=kind, share=share, state="open", step="asked",
         actor=actor, reason=reason, generation=generation, asked_at=clock.now(),
     )  # fmt: skip
-    return get(connection, connection.execute(wish.returning(_m.c.id)).scalar_one())
+    move = get(connection, connection.execute(wish.returning(_m.c.id)).scalar_one())
+    audit.append(
+        connection, Action(f"alias.{kind}"), alias, outcome="asked", reason=reason, actor=actor,
+        details=_facts(move) | ({"share": share} if share is not None else {}),
+    )  # fmt: skip
+    return move
 
 
 def get(connection: Connection, move_id: int) -> Move:
@@ -129,11 +135,14 @@ def finish(connection: Connection, move: Move, canary: dict[str, Any] | None) ->
             f"「{move.alias}」の {move.to_ref} への切り替えは、その間に中止されました。sumika status で確認してください。",
             status=409,
         )
+    audit.append(connection, Action(f"alias.{move.kind}"), move.alias, details=_facts(move))
 
 
 def refuse(connection: Connection, move: Move, error: SumikaError) -> None:
     """End a move without touching the alias; the old version goes on serving. One that has ended stays as it is."""
-    _end(connection, move, state="refused", error=_told(error))
+    if _end(connection, move, state="refused", error=_told(error)):
+        action = Action(f"alias.{move.kind}")
+        audit.append(connection, action, move.alias, outcome="refused", reason=error.code, details=_facts(move))
 
 
 def _end(connection: Connection, move: Move, **values: Any) -> bool:
@@ -141,6 +150,16 @@ def _end(connection: Connection, move: Move, **values: Any) -> bool:
         update(_m).where(_m.c.id == move.id, _m.c.state == "open").values(step="ended", ended_at=clock.now(), **values)
     )
     return ended.rowcount == 1
+
+
+def _facts(move: Move) -> dict[str, Any]:
+    """What the audit log tells of a move, at its beginning and its end."""
+    return {
+        "move": move.id,
+        "from": str(move.from_ref) if move.from_ref else None,
+        "to": str(move.to_ref),
+        "asked_by": move.actor,
+    }
 
 
 def _told(error: SumikaError) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from sumika.models import clock, schema
+from sumika.models import audit, clock, schema
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.names import VersionRef, check_name
 
@@ -92,7 +93,10 @@ def add(
             digest=digest, gate=gate, meta=meta or {}, created_at=clock.now(),
         )
     )  # fmt: skip
-    return get(connection, VersionRef(name, last + 1))
+    version = get(connection, VersionRef(name, last + 1))
+    told = {"kind": kind, "digest": digest, "base": str(base.ref) if base else None, "gate": gate}
+    audit.append(connection, Action.MODEL_IMPORT, str(version.ref), details=told)
+    return version
 
 
 def get(connection: Connection, ref: VersionRef) -> Version:
@@ -173,3 +177,4 @@ def remove(connection: Connection, version: Version) -> None:
             status=409,
         )
     connection.execute(update(_v).where(_v.c.id == version.id).values(removed_at=clock.now()))
+    audit.append(connection, Action.MODEL_REMOVE, str(version.ref), details={"digest": version.digest})

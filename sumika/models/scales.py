@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, insert, select
 
-from sumika.models import clock, schema
+from sumika.models import audit, clock, schema
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 
 LIMIT = 64
@@ -40,3 +41,4 @@ def put(connection: Connection, base: str, replicas: int, *, actor: str) -> None
         )
     connection.execute(delete(_s).where(_s.c.base == base))
     connection.execute(insert(_s).values(base=base, replicas=replicas, actor=actor, changed_at=clock.now()))
+    audit.append(connection, Action.BASE_SCALE, base, actor=actor, details={"replicas": replicas})

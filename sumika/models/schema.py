@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -180,4 +181,41 @@ jobs = Table(
     Column("ended_at", _MOMENT),
     CheckConstraint("state in ('queued', 'running', 'stopping', 'done', 'refused', 'failed', 'cancelled')", name="state"),
     CheckConstraint("priority between -100 and 100", name="priority"),
+)
+
+# Who did what: append-only, each row's `hash` over all its fields and the hash before it (`audit/chain.py`). Triggers
+# refuse UPDATE, and DELETE of what lies above the floors of `audit_head`, which pruning alone moves.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", _MOMENT, nullable=False, index=True),
+    Column("actor", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("object", String(255), nullable=False),
+    Column("outcome", String(8), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("prev", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+# One row: where the chain ends, and up to where rows and sealed contents were pruned.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("floor", BigInteger, nullable=False),
+    Column("content_floor", BigInteger, nullable=False),
+)
+
+# What was asked and answered, sealed to a key that is not on this machine; the row of `audit` keeps its hash.
+audit_contents = Table(
+    "audit_contents",
+    metadata,
+    Column("seq", BigInteger, ForeignKey("audit.seq"), primary_key=True, autoincrement=False),
+    Column("sealed", LargeBinary, nullable=False),
 )

@@ -77,6 +77,21 @@ class FinetuneSettings(BaseModel):
     )
 
 
+class AuditSettings(BaseModel):
+    """What the audit log tells of requests. `content`: also what was asked and answered, sealed to `content_key`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inference: Literal["none", "metadata", "content"] = "metadata"
+    content_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _content_needs_a_key(self) -> AuditSettings:
+        if (self.inference == "content") != (self.content_key is not None):
+            raise ValueError("inference: content and content_key belong together; 'sumika audit keygen FILE' makes FILE.pub")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything an operator sets. Unknown keys are refused, wherever they stand."""
 
@@ -92,6 +107,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     gateway: GatewaySettings = GatewaySettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    audit: AuditSettings = AuditSettings()
 
     @model_validator(mode="after")
     def _no_default_secret(self) -> Settings:
@@ -150,8 +166,13 @@ def load_settings(file: Path | None = None) -> Settings:
 
 def _strange_variables(environment: Mapping[str, str]) -> list[str]:
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    for group, kind in (("ENGINE", EngineSettings), ("GATEWAY", GatewaySettings), ("FINETUNE", FinetuneSettings)):
-        known += [f"{PREFIX}{group}__{name.upper()}" for name in kind.model_fields]
+    for group, names in (
+        ("ENGINE", EngineSettings.model_fields),
+        ("GATEWAY", GatewaySettings.model_fields),
+        ("FINETUNE", FinetuneSettings.model_fields),
+        ("AUDIT", AuditSettings.model_fields),
+    ):
+        known += [f"{PREFIX}{group}__{name.upper()}" for name in names]
     strange = []
     for name in sorted(environment):
         if not name.startswith(PREFIX) or name.startswith(_NOT_SETTINGS) or name in known:

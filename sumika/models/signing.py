@@ -21,19 +21,20 @@ from sumika.models.names import check_name
 SIGNATURE_BYTES = 32 + 64
 """The signer's public key, then its signature."""
 
-# What is signed begins with this, so that no signature made for another purpose passes here, nor ours elsewhere.
-_PURPOSE = b"sumika archive header\0"
+# What is signed begins with its purpose, so that no signature made for another passes, nor ours elsewhere.
+ARCHIVE = b"sumika archive header\0"
+CHECKPOINT = b"sumika audit checkpoint\0"
 _LONGEST_KEY_FILE = 4096
 
 
-def sign(home: Home, data: bytes) -> bytes:
+def sign(home: Home, data: bytes, purpose: bytes = ARCHIVE) -> bytes:
     """The own public key and its signature of `data`; the key pair is made the first time.
 
     Raises:
         SumikaError: `bad_key`, when the key file is no Ed25519 key.
     """
     key = _own(home)
-    return key.public_key().public_bytes_raw() + key.sign(_PURPOSE + data)
+    return key.public_key().public_bytes_raw() + key.sign(purpose + data)
 
 
 def check(home: Home, data: bytes, signature: bytes) -> str:
@@ -42,15 +43,13 @@ def check(home: Home, data: bytes, signature: bytes) -> str:
     Raises:
         SumikaError: `bad_signature`; `untrusted_key`, for a good signature by a stranger; `bad_key`.
     """
-    try:
-        key = Ed25519PublicKey.from_public_bytes(signature[:32])
-        key.verify(signature[32:], _PURPOSE + data)
-    except (ValueError, InvalidSignature):
+    key = signer(data, signature, ARCHIVE)
+    if key is None:
         raise SumikaError(
             "bad_signature",
             "The archive's signature does not fit its contents: it was damaged or changed after it was signed. Copy it again from where it was exported.",
             "アーカイブの署名が内容と一致しません。署名後に破損または変更されています。書き出し元からコピーし直してください。",
-        ) from None
+        )
     found = fingerprint(key)
     if found not in {fingerprint(trusted) for trusted in trusted_keys(home).values()}:
         raise SumikaError(
@@ -60,6 +59,16 @@ def check(home: Home, data: bytes, signature: bytes) -> str:
             status=403,
         )
     return found
+
+
+def signer(data: bytes, signature: bytes, purpose: bytes) -> Ed25519PublicKey | None:
+    """Whose good signature of `data` this is, trusted or not; None where it is no good one."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(signature[:32])
+        key.verify(signature[32:], purpose + data)
+    except (ValueError, InvalidSignature):
+        return None
+    return key
 
 
 def show(home: Home) -> Ed25519PublicKey:

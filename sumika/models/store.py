@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, select, update
 from sqlalchemy.exc import OperationalError
 
 from sumika.models import schema
+from sumika.models.actor import UNNAMED, Actor
 from sumika.models.errors import SumikaError
 
 _BUSY_TIMEOUT_MS = 5_000
@@ -24,9 +25,12 @@ class Store:
     """Transactions on one database. Cheap to make; `close` it when done.
 
     Every `write` moves the revision, so that readers in other processes notice within one poll.
+    `by` is who acts where a write names nobody else. `after_write` is called when a write that moved the revision is committed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, by: Actor = UNNAMED, after_write: Callable[[Store], None] | None = None) -> None:
+        self._by = by
+        self._after_write = after_write
         self.engine = _sqlite_engine(url) if url.startswith("sqlite") else create_engine(url, pool_pre_ping=True)
 
     @contextmanager
@@ -35,12 +39,15 @@ class Store:
             yield connection
 
     @contextmanager
-    def write(self, *, quiet: bool = False) -> Iterator[Connection]:
-        """A write transaction; `quiet` ones (heartbeats) leave the revision where it is."""
-        with _told(), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+    def write(self, *, quiet: bool = False, by: Actor | None = None) -> Iterator[Connection]:
+        """A write transaction of `by`; `quiet` ones (heartbeats) leave the revision where it is."""
+        options = {"sumika_write": True, "sumika_by": by or self._by}
+        with _told(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
             if not quiet:
                 connection.execute(update(schema.revision).values(n=schema.revision.c.n + 1))
+        if not quiet and self._after_write is not None:
+            self._after_write(self)
 
     def migrate(self) -> None:
         """Bring the schema to this code's version; safe when several processes start at once."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
@@ -16,6 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sumika import __version__
+from sumika.models.audit.witness import Witness
 from sumika.models.engines import STATES
 from sumika.models.errors import SumikaError
 from sumika.models.keys import Key
@@ -28,6 +29,7 @@ from sumika.serving.inference import Gateway, Inference
 from sumika.serving.metrics import Metrics
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
+from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
 
 log = logging.getLogger(__name__)
@@ -40,12 +42,15 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     limits = settings.gateway
     directory = Directory(store, secrets.token_hex(8), os.getpid())
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, Metrics())
+    metrics = Metrics()
+    recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         directory.refresh()
         polling = asyncio.create_task(directory.run())
+        recording = asyncio.create_task(recorder.run())
         try:
             yield
         finally:
@@ -53,6 +58,8 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await polling
             await upstream.close()
+            recorder.close()
+            await recording
             directory.leave()
 
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -62,7 +69,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))
     _add_models(app, gateway)
     _add_operations(app, gateway)
-    app.add_middleware(RequestIds)
+    app.add_middleware(RequestIds, refused=recorder.refused.count)
     app.add_exception_handler(SumikaError, _told)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _fault)
@@ -119,10 +126,14 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
 
 class RequestIds:
-    """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed."""
+    """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `refused` is told of each answer 401 or 403, whoever gave it.
+    """
+
+    def __init__(self, app: ASGIApp, refused: Callable[[Scope, int], None]) -> None:
         self._app = app
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -133,6 +144,8 @@ class RequestIds:
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] in (401, 403):
+                    self._refused(scope, message["status"])
                 message["headers"] = [*message.get("headers", []), (_REQUEST_ID, request_id.encode())]
             await send(message)
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sumika.models import clock
+from sumika.models.actor import Actor
+from sumika.models.audit import Action
+from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.errors import SumikaError
 from sumika.models.keys import Key
 from sumika.models.settings import GatewaySettings
@@ -17,6 +21,7 @@ from sumika.serving.directory import Directory
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Answer, ClientGone, Upstream, read_body, unless_gone
+from sumika.serving.recording import Exchange, Recorder
 from sumika.serving.replies import error_response
 
 log = logging.getLogger(__name__)
@@ -38,6 +43,7 @@ class Gateway:
     placing: Placing
     upstream: Upstream
     metrics: Metrics
+    recorder: Recorder
 
 
 class Inference:
@@ -47,6 +53,7 @@ class Inference:
         self._gateway = gateway
         self._path = path
         self._kind = kind
+        self._action = Action.INFERENCE_CHAT if kind is requests.ChatRequest else Action.INFERENCE_COMPLETION
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = _Record(time.monotonic(), scope["state"]["request_id"])
@@ -64,12 +71,17 @@ class Inference:
             await response(scope, receive, send)
         finally:
             record.tell(self._gateway.metrics)
+            if record.key != UNKNOWN:
+                self._gateway.recorder.note(record.exchange(self._action), admitted=record.admitted)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, record: _Record) -> None:
         gateway = self._gateway
         key = authenticate(scope, gateway.directory.snapshot.keys)
-        record.key = key.id
+        record.key, record.role = key.id, key.role
+        record.admitted = gateway.recorder.admit()
         body = await read_body(scope, receive, gateway.settings.max_body_bytes, gateway.settings.body_timeout_s)
+        if gateway.recorder.keeps_content:
+            record.content = (body, [])
         request = requests.parse(self._kind, body)
         route = resolve(gateway.directory.snapshot, key, request.model)
         record.alias, record.version = route.alias, route.target(key.id).version
@@ -95,16 +107,30 @@ class Inference:
 
 @dataclass(slots=True)
 class _Record:
-    """What is told of one request when it has ended; nothing of what it said."""
+    """What is told of one request when it has ended. Nothing of what it said, but `content`, which goes nowhere unsealed."""
 
     began: float
     request_id: str
     alias: str = UNKNOWN
     version: str = UNKNOWN
     key: str = UNKNOWN
+    role: str = ""
     code: str = UNKNOWN
     status: int = 0
     first_byte: float | None = None
+    admitted: bool = False
+    content: tuple[bytes, list[bytes]] | None = None
+
+    def exchange(self, action: Action) -> Exchange:
+        """For the audit log."""
+        outcome: Outcome = "done" if self.status < 400 else "refused" if self.status < 500 else "failed"
+        details = {
+            "request": self.request_id, "version": self.version, "status": self.status,
+            "ms": round((time.monotonic() - self.began) * 1000),
+        }  # fmt: skip
+        reason = self.code if self.code != UNKNOWN else ""
+        entry = Entry(action, self.alias, outcome, reason, details, Actor(self.key, self.role), clock.now())
+        return Exchange(self.request_id, entry, self.content)
 
     def tell(self, metrics: Metrics) -> None:
         self.status = self.status or 500  # ended by a fault of ours
@@ -137,4 +163,6 @@ class _Timed(Answer):
     async def send(self, chunk: bytes) -> None:
         if self._record.first_byte is None:
             self._record.first_byte = time.monotonic()
+        if self._record.content is not None:
+            self._record.content[1].append(chunk)
         await super().send(chunk)

@@ -28,5 +28,7 @@ class Metrics:
         self.running = Gauge("sumika_requests_running", "Requests under way", ["version"], registry=self.registry)
         self.engines = Gauge("sumika_engines", "Engines by state", ["state"], registry=self.registry)
 
+        self.audit_lost = Counter("sumika_audit_lost", "Requests whose row of the audit log was lost", registry=self.registry)
+
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -1,0 +1,59 @@
+"""The witness: after each write that told of something, it signs how far the log has come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sumika.models import clock, locks
+from sumika.models.audit import chain, checkpoints
+from sumika.models.errors import SumikaError
+from sumika.models.home import Home
+from sumika.models.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Witness:
+    """Signs for one home. Any process may; the file's lock puts them in turn."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def look(self, store: Store) -> None:
+        """Sign the log's end, if it moved since the last checkpoint.
+
+        What can't be signed now (disk full, no key) is told in the log of this process and signed at the next look: the
+        act itself is done and its row is kept. A log that no longer holds what was signed is not signed again.
+        """
+        try:
+            with locked(self._home), store.read() as connection:
+                end, last = chain.head(connection), checkpoints.last(self._home)
+                if last is not None and end.seq == last.seq and end.hash == last.hash:
+                    return
+                if last is not None and not self._continues(last, end, chain.hash_at(connection, last.seq)):
+                    return
+                if end.seq > 0:
+                    checkpoints.add(self._home, "head", end.seq, end.hash, end.seq - end.floor, clock.now())
+        except OSError as error:
+            log.error("the audit log's checkpoint could not be written: %s", error)
+        except SumikaError as error:
+            log.error("the audit log's checkpoint could not be written: %s", error.en)
+
+    def _continues(self, last: checkpoints.Checkpoint, end: chain.Head, now: str | None) -> bool:
+        if now == last.hash or (now is None and last.seq <= end.floor):
+            return True
+        log.error(
+            "the audit log no longer holds row %d as it was signed at %s; nothing more is signed. Run 'sumika audit verify'.",
+            last.seq,
+            last.at,
+        )
+        return False
+
+
+@contextmanager
+def locked(home: Home, *, shared: bool = False) -> Iterator[None]:
+    """While inside nobody else appends to the file of checkpoints, nor prunes."""
+    with locks.held(home.root / "audit.lock", shared=shared):
+        yield
