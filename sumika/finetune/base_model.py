@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from sumika.finetune.training import kernels
+
 
 def load(folder: Path, device: str | None = None, *, quantize: Literal["none", "nf4"] = "none") -> Any:
     """The base in bf16, which halves a CPU step too; on the GPU where there is one unless `device` says otherwise.
@@ -18,6 +20,8 @@ def load(folder: Path, device: str | None = None, *, quantize: Literal["none", "
     disable_progress_bar()  # a second of reading needs no bar of its own
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     where: dict[str, Any] = {"dtype": torch.bfloat16, "local_files_only": True}
+    if device == "cuda":
+        where["attn_implementation"] = kernels.attention()
     if quantize == "nf4":
         return _in_4_bits(folder, where)
     return AutoModelForCausalLM.from_pretrained(folder, **where).to(device)

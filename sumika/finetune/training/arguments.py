@@ -26,7 +26,8 @@ def lora(config: JobConfig) -> LoraConfig:
     )
 
 
-def arguments(config: JobConfig, run: Path, batching: Batching) -> SFTConfig | DPOConfig:
+def arguments(config: JobConfig, run: Path, batching: Batching, *, joined: bool) -> SFTConfig | DPOConfig:
+    """`joined`: the rows of a micro batch share one sequence, without padding between them."""
     common: dict[str, Any] = {
         "output_dir": str(run),
         "num_train_epochs": config.train.epochs,
@@ -66,4 +67,5 @@ def arguments(config: JobConfig, run: Path, batching: Batching) -> SFTConfig | D
         }
     if config.job.method == "dpo":
         return DPOConfig(beta=config.train.beta, **common)
-    return SFTConfig(packing=False, **common)
+    # Micro batches joined and not whole epochs packed: a step then learns from the same rows on every machine.
+    return SFTConfig(packing=False, padding_free=joined, **common)

@@ -20,7 +20,7 @@ from sumika.finetune.batching import Batching
 from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
 from sumika.finetune.config import JobConfig
 from sumika.finetune.runs import Stopped
-from sumika.finetune.training import checkpoints
+from sumika.finetune.training import checkpoints, kernels
 from sumika.finetune.training.arguments import arguments, lora
 from sumika.finetune.training.interrupts import Interrupts
 from sumika.finetune.training.journal import Journal, read
@@ -91,9 +91,10 @@ def _trainer(model: Any, task: Task, callbacks: list[Any]) -> Any:
     early = config.stop_early
     if early is not None:
         callbacks = [*callbacks, EarlyStoppingCallback(early.patience, early.min_delta), KeepBest()]
+    joined = config.data.packing == "auto" and kernels.keeps_rows_apart(model)
     common: dict[str, Any] = {
         "model": model,
-        "args": arguments(config, task.run, task.batching),
+        "args": arguments(config, task.run, task.batching, joined=joined),
         "processing_class": task.chat.tokenizer,
         "peft_config": lora(config),
         "callbacks": callbacks,
@@ -113,7 +114,7 @@ def _trainer(model: Any, task: Task, callbacks: list[Any]) -> Any:
         trainer = AnswerTrainer(
             train_dataset=_dataset(task.rows),
             eval_dataset=_dataset(task.held_out) if early is not None else None,
-            data_collator=DataCollatorForLanguageModeling(task.chat.pad_id),
+            data_collator=DataCollatorForLanguageModeling(task.chat.pad_id, padding_free=joined),
             **common,
         )
     for noisy in (PrinterCallback, ProgressCallback):

@@ -1,5 +1,5 @@
-"""TRL's trainers with four things changed: which logits are computed, the order of rows, how checkpoints are written, and
-that rows come tokenised."""
+"""TRL's trainers with four things changed: how the loss is taken on a CPU, the order of rows, how checkpoints are written,
+and that rows come tokenised."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ class AnswerTrainer(_Kept, SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        if model.device.type == "cuda":  # TRL's own goes through the output matrix in tiles, which saves memory there
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         total, count = summed(model, inputs)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             total = total * self.accelerator.num_processes  # the count is of all processes, whose gradients are averaged
