@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sumika.cli import aliases, archive, audit, chat, demo, doctor, jobs, keys, models, output, serve, status
+from sumika.cli import aliases, archive, audit, chat, demo, doctor, jobs, keys, models, output, serve, status, teams
 from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
 
@@ -22,6 +22,7 @@ aliases.register(app)
 demo.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(teams.app, name="teams")
 app.add_typer(jobs.app, name="finetune")
 app.add_typer(archive.app, name="signing")
 app.add_typer(audit.app, name="audit")

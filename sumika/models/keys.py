@@ -11,7 +11,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,6 +54,10 @@ class Key:
     previous_hash: str | None
     previous_until: str | None
     last_used_at: str | None
+
+    def shown(self) -> dict[str, Any]:
+        """Everything but the hashes, which help nobody and belong in the store alone."""
+        return {name: value for name, value in asdict(self).items() if name not in ("hash", "previous_hash")}
 
     @property
     def ends_at(self) -> datetime | None:
@@ -100,24 +104,24 @@ def _base62(number: int, width: int) -> str:
 
 
 def _checksum(body: str) -> str:
-    return _base62(zlib.crc32(body.encode("ascii")), _CHECK)
+    return _base62(zlib.crc32(body.encode(errors="replace")), _CHECK)
 
 
 def well_formed(secret: str) -> bool:
-    """Whether `secret` could be one of our keys; says nothing of whether it is."""
-    body = secret.removeprefix(PREFIX)
-    return (
-        secret.startswith(PREFIX)
-        and len(body) == _RANDOM + _CHECK
-        and body.isascii()
-        and body.isalnum()
-        and _checksum(body[:_RANDOM]) == body[_RANDOM:]
-    )
+    """Whether `secret` could be one of our keys; says nothing of whether it is. Takes every step whatever the others say."""
+    body = secret[len(PREFIX) :]
+    spelled = secret.startswith(PREFIX) & (len(body) == _RANDOM + _CHECK) & body.isascii() & body.isalnum()
+    return spelled & (_checksum(body[:_RANDOM]) == body[_RANDOM:])
+
+
+def digest(secret: str) -> bytes:
+    """SHA-256. A fast hash is right here: the key is 256 random bits, nothing to guess."""
+    return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 
 def hashed(secret: str) -> str:
-    """A fast hash is right here: the key is 256 random bits, nothing to guess."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    """The same in hex, as the store keeps it."""
+    return digest(secret).hex()
 
 
 def create(

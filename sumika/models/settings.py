@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from sumika.models import yamlfile
 from sumika.models.home import Home
+from sumika.models.oidc_settings import OidcSettings
 
 PREFIX = "SUMIKA_"
 DEFAULT_FILE = Path("configs/sumika.yaml")
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     finetune: FinetuneSettings = FinetuneSettings()
     audit: AuditSettings = AuditSettings()
+    oidc: OidcSettings = OidcSettings()
 
     @model_validator(mode="after")
     def _no_default_secret(self) -> Settings:
@@ -171,6 +173,7 @@ def _strange_variables(environment: Mapping[str, str]) -> list[str]:
         ("GATEWAY", GatewaySettings.model_fields),
         ("FINETUNE", FinetuneSettings.model_fields),
         ("AUDIT", AuditSettings.model_fields),
+        ("OIDC", OidcSettings.model_fields),
     ):
         known += [f"{PREFIX}{group}__{name.upper()}" for name in names]
     strange = []

@@ -18,9 +18,10 @@ from sumika.models import aliases, clock, engines, keys, moves, registry
 from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
-from sumika.models.keys import Key
 from sumika.models.registry import Kind, Version
 from sumika.models.store import Store, revision
+from sumika.serving import known_keys
+from sumika.serving.known_keys import KnownKeys
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Snapshot:
     revision: int = -1
     routes: Mapping[str, Route] = field(default_factory=dict)
     engines: Mapping[int, tuple[EngineRow, ...]] = field(default_factory=dict)
-    keys: Mapping[str, Key] = field(default_factory=dict)
+    keys: KnownKeys = field(default_factory=dict)
 
     def ready_engines(self, target: Target) -> list[EngineRow]:
         """Engines that are ready and hold what `target` needs."""
@@ -165,8 +166,7 @@ class Directory:
             by_base: defaultdict[int, list[EngineRow]] = defaultdict(list)
             for engine in engines.list_all(connection):
                 by_base[engine.base_id].append(engine)
-            moment = datetime.now(UTC)
-            valid = {key.hash: key for key in keys.list_all(connection) if key.valid_at(moment)}
+            valid = known_keys.known(keys.list_all(connection), datetime.now(UTC))
             return Snapshot(now, routes, {base: tuple(rows) for base, rows in by_base.items()}, valid)
 
 

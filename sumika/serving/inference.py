@@ -13,16 +13,16 @@ from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.errors import SumikaError
-from sumika.models.keys import Key
+from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
 from sumika.serving import requests
-from sumika.serving.auth import authenticate
 from sumika.serving.directory import Directory
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Answer, ClientGone, Upstream, read_body, unless_gone
 from sumika.serving.recording import Exchange, Recorder
 from sumika.serving.replies import error_response
+from sumika.serving.sensitivity import check_sensitivity
 
 log = logging.getLogger(__name__)
 
@@ -76,23 +76,24 @@ class Inference:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, record: _Record) -> None:
         gateway = self._gateway
-        key = authenticate(scope, gateway.directory.snapshot.keys)
-        record.key, record.role = key.id, key.role
+        principal: Principal = scope["state"]["principal"]
+        record.key, record.role = principal.id, principal.role
+        check_sensitivity(principal, scope["headers"])
         record.admitted = gateway.recorder.admit()
         body = await read_body(scope, receive, gateway.settings.max_body_bytes, gateway.settings.body_timeout_s)
         if gateway.recorder.keeps_content:
             record.content = (body, [])
         request = requests.parse(self._kind, body)
-        route = resolve(gateway.directory.snapshot, key, request.model)
-        record.alias, record.version = route.alias, route.target(key.id).version
-        await unless_gone(receive, self._forward(key, request, _Timed(scope, send, record), record))
+        route = resolve(gateway.directory.snapshot, principal, request.model)
+        record.alias, record.version = route.alias, route.target(principal.id).version
+        await unless_gone(receive, self._forward(principal, request, _Timed(scope, send, record), record))
 
-    async def _forward(self, key: Key, request: Request, answer: _Timed, record: _Record) -> None:
+    async def _forward(self, principal: Principal, request: Request, answer: _Timed, record: _Record) -> None:
         """To an engine; to another one where the first was lost before it said anything."""
         gateway, lost = self._gateway, dict[str, SumikaError]()
         while True:
             try:
-                target, engine = await gateway.placing.place(key, request.model, lost)
+                target, engine = await gateway.placing.place(principal, request.model, lost)
             except SumikaError as error:
                 raise next(iter(lost.values()), error) from None
             with gateway.directory.lease(engine.id, target.version):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError, not_found
-from sumika.models.keys import Key
+from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
 from sumika.serving.directory import Directory, Route, Snapshot, Target
 
@@ -23,7 +23,7 @@ class Placing:
         self._settings = settings
         self._held = 0
 
-    async def place(self, key: Key, alias: str, without: Collection[str] = ()) -> tuple[Target, EngineRow]:
+    async def place(self, principal: Principal, alias: str, without: Collection[str] = ()) -> tuple[Target, EngineRow]:
         """The version that answers, and an engine that holds it, not one of `without`.
 
         Nothing waits between the look at the snapshot and the return: the caller's lease is part of the same step.
@@ -31,7 +31,7 @@ class Placing:
         Raises:
             SumikaError: `model_not_found`; `model_not_ready` (503), `too_many_waiting` (503), `waited_too_long` (503).
         """
-        found = self._look(key, alias, without)
+        found = self._look(principal, alias, without)
         if isinstance(found, tuple):
             return found
         if self._held >= self._settings.max_held:
@@ -42,7 +42,7 @@ class Placing:
             while (left := deadline - time.monotonic()) > 0:
                 with self._directory.waits(found):
                     await self._directory.moved(left)
-                again = self._look(key, alias, without, waiting=True)
+                again = self._look(principal, alias, without, waiting=True)
                 if isinstance(again, tuple):
                     return again
                 found = again
@@ -50,11 +50,13 @@ class Placing:
             self._held -= 1
         raise _waited(alias)
 
-    def _look(self, key: Key, alias: str, without: Collection[str], waiting: bool = False) -> tuple[Target, EngineRow] | int:
+    def _look(
+        self, principal: Principal, alias: str, without: Collection[str], waiting: bool = False
+    ) -> tuple[Target, EngineRow] | int:
         """An engine; or the base to wait for. Who has begun to wait goes on waiting, whatever happens meanwhile."""
         snapshot = self._directory.snapshot
-        route = resolve(snapshot, key, alias)
-        target = route.target(key.id)
+        route = resolve(snapshot, principal, alias)
+        target = route.target(principal.id)
         held = route.holding and target is route.main
         engines = [] if held else self._engines(snapshot, target, without)
         if not engines and target is not route.main and not route.holding:
@@ -71,10 +73,10 @@ class Placing:
         return [engine for engine in snapshot.ready_engines(target) if engine.id not in without]
 
 
-def resolve(snapshot: Snapshot, key: Key, alias: str) -> Route:
+def resolve(snapshot: Snapshot, principal: Principal, alias: str) -> Route:
     """Raises SumikaError `model_not_found` (404), the same for an alias that is not there and one the key may not use."""
     route = snapshot.routes.get(alias)
-    if route is None or not key.may_use(alias):
+    if route is None or not principal.may_use(alias):
         error = not_found(
             "model",
             "モデル",

@@ -6,6 +6,7 @@ Bounds are the OpenAI API's where it has them; `top_k`, `min_p` and `repetition_
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -85,10 +86,20 @@ def parse(kind: type[_Sampling], body: bytes) -> Any:
     Raises:
         SumikaError: `invalid_json`, or `invalid_request` naming the field (`param`) and what is wrong with it.
     """
+    data = read_json(body)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+
+def read_json(body: bytes) -> Any:
+    """Raises SumikaError `invalid_json`."""
     try:
         # Text first: json.loads would guess UTF-16 and 32 from bytes.
         data = json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
         _check(data, _MAX_DEPTH)
+        return data
     except (ValueError, RecursionError) as error:
         reason = quoted(str(error)) if isinstance(error, _Refused) else "it is not JSON in UTF-8"
         raise SumikaError(
@@ -96,10 +107,6 @@ def parse(kind: type[_Sampling], body: bytes) -> Any:
             f"The request body can't be read: {reason}.",
             f"リクエスト本文を読み取れません: {reason}。",
         ) from None
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise _invalid(error) from None
 
 
 class _Refused(ValueError):
@@ -133,13 +140,14 @@ def _check(value: Any, depth: int) -> None:
             _check(item, depth - 1)
 
 
-def _invalid(error: ValidationError) -> SumikaError:
-    first = error.errors(include_url=False, include_input=False)[0]
+def invalid(problems: Sequence[Mapping[str, Any]]) -> SumikaError:
+    """What pydantic found, the first of it in words."""
+    first = problems[0]
     path = [str(part) for part in first["loc"]]
     param = quoted(".".join(path)) if path else None
     unknown = first["type"] == "extra_forbidden"
     reason = "unknown field" if unknown else quoted(first["msg"])
-    more = f" ({error.error_count()} problems in all)" if error.error_count() > 1 else ""
+    more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
     return SumikaError(
         "unknown_field" if unknown else "invalid_request",
         f"{param or 'The body'}: {reason}{more}.",
