@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from sumika.finetune.config import JobConfig
 from sumika.models.errors import SumikaError, quoted
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,14 @@ class MlflowRun(TrainerCallback):  # type: ignore[misc]
                 self._client.set_terminated(self._run, status)
             except self._failure:
                 log.warning("MLflow is gone; this run stays open there")
+
+
+def begun(config: JobConfig, run: Path) -> MlflowRun | None:
+    """The run at the server that `track` names; None where it names none. Raises as `MlflowRun`."""
+    track = config.track
+    if track.mlflow is None:
+        return None
+    return MlflowRun(track.mlflow, track.experiment or config.job.name, run.name, config.model_dump(mode="json"))
 
 
 def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
