@@ -31,12 +31,10 @@ _WARM = 2
 
 def sumika(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     from sumika.finetune import base_model
-    from sumika.finetune.training import allocator
     from sumika.finetune.training.journal import Journal
     from sumika.finetune.training.task import Task
     from sumika.finetune.training.train import train
 
-    allocator.keep_freed_memory()
     job, checked = _checked(options)
     clock = _clock()
     model = base_model.load(checked.folder)
@@ -46,6 +44,7 @@ def sumika(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 def trl(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -58,7 +57,7 @@ def trl(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         args=SFTConfig(
             str(folder), per_device_train_batch_size=checked.batching.rows_per_step, max_steps=options.steps, save_strategy="no",
             learning_rate=job.train.learning_rate, lr_scheduler_type=job.train.scheduler, warmup_steps=job.train.warmup,
-            report_to=[], disable_tqdm=True, seed=job.job.seed,
+            report_to=[], disable_tqdm=True, seed=job.job.seed, use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=Dataset.from_list([{"prompt": turns[:-1], "completion": turns[-1:]} for turns in rows]),
         peft_config=LoraConfig(r=job.lora.r, lora_alpha=job.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
@@ -137,7 +136,7 @@ def main() -> None:
         for name in PEERS:
             output = subprocess.run(
                 [sys.executable, __file__, "--one", name, "--base", options.base, "--steps", str(options.steps)],
-                capture_output=True, text=True, check=True,
+                stdout=subprocess.PIPE, text=True, check=True,
             ).stdout  # fmt: skip
             measured[name].append(json.loads(output.splitlines()[-1]))
     table = Table(

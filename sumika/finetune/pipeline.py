@@ -13,7 +13,6 @@ from sumika.finetune import checks, runs
 from sumika.finetune.checks import Checked
 from sumika.finetune.config import JobConfig
 from sumika.finetune.data import records, reports
-from sumika.finetune.training import allocator
 from sumika.finetune.training.journal import Journal
 from sumika.models import aliases, audit, canary, importing, registry
 from sumika.models.audit import Action
@@ -81,7 +80,6 @@ def _made(checked: Checked, config: JobConfig, store: Store, home: Home, folder:
 def _train(checked: Checked, config: JobConfig, folder: Path, journal: Journal, console: Console) -> Trained:
     # torch and its friends take half a minute to load: only a job that may start pays for them.
     with console.status("loading torch and the base model"):
-        allocator.keep_freed_memory()
         from sumika.finetune import base_model
         from sumika.finetune.training import curves, together
         from sumika.finetune.training import journal as journals
