@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from sumika.finetune import runs
 from sumika.finetune.config import JobConfig
 from sumika.models.errors import SumikaError, quoted
 
@@ -39,7 +39,7 @@ class MlflowRun(TrainerCallback):  # type: ignore[misc]
             found = self._client.get_experiment_by_name(experiment)
             where = found.experiment_id if found else self._client.create_experiment(experiment)
             self._run = self._client.create_run(where, run_name=name).info.run_id
-            for key, value in _flat(params):
+            for key, value in runs.dotted(params):
                 self._client.log_param(self._run, key, str(value)[:_LONGEST_VALUE])
         except MlflowException as error:
             raise SumikaError(
@@ -77,11 +77,3 @@ def begun(config: JobConfig, run: Path) -> MlflowRun | None:
     if track.mlflow is None:
         return None
     return MlflowRun(track.mlflow, track.experiment or config.job.name, run.name, config.model_dump(mode="json"))
-
-
-def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{at}.{key}" if at else str(key))
-    else:
-        yield at, value
