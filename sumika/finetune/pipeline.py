@@ -99,16 +99,8 @@ def _train_here(base: Any, task: Task, journal: Journal, console: Console) -> Tr
     from sumika.finetune.training import mlflow_run
     from sumika.finetune.training.train import train
 
-    tracked = mlflow_run.begun(task.config, task.run)
-    if tracked is None:
-        return train(base, task, journal, console)
-    try:
-        trained = train(base, task, journal, console, tracked)
-    except BaseException as error:
-        tracked.end("KILLED" if isinstance(error, KeyboardInterrupt | runs.Stopped) else "FAILED")
-        raise
-    tracked.end("FINISHED")
-    return trained
+    with mlflow_run.following(task.config, task.run) as followers:
+        return train(base, task, journal, console, *followers)
 
 
 def _judge(model: Any, checked: Checked, store: Store, home: Home, config: JobConfig) -> dict[str, Judged]:

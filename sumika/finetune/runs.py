@@ -16,7 +16,7 @@ from sumika.models import locks
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home, write_atomically
 
-CONFIG, RESULT, EVALUATION, STOPPED = "config.yaml", "result.json", "evaluation.json", ".stopped"
+CONFIG, RESULT, EVALUATION = "config.yaml", "result.json", "evaluation.json"
 
 
 class Stopped(Exception):

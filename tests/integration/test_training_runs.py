@@ -186,8 +186,9 @@ def test_preference_pairs_are_learned(bench: Bench) -> None:
     assert version.meta["training"]["config"]["job"]["method"] == "dpo"
 
 
-def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """accelerate's DDP, with two processes on the CPU in the place of two GPUs."""
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
+    """Two processes on the CPU in the place of two GPUs."""
     from sumika.finetune import base_model
     from sumika.finetune.training import together
     from sumika.finetune.training.task import Task
@@ -195,13 +196,13 @@ def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytes
     config = tiny_llama.job(bench.folder)
     _, alone = bench.run(config)
     checked = checks.check(config, bench.store, bench.home)
-    shared = config.model_copy(update={"train": config.train.model_copy(update={"gpus": 2})})
+    shared = config.model_copy(update={"train": config.train.model_copy(update={"gpus": 2, "sharding": sharding})})
     run = runs.create(shared, bench.home)
     runs.keep_config(run, shared)
     monkeypatch.setenv("SUMIKA_HOME", str(bench.home.root))
     batching = batches.plan([row.length for row in checked.rows], config.train.batch_tokens, gpus=2)
     task = Task(shared, checked.chat, checked.rows, [], batching, run)
-    trained = together.train(task, lambda: base_model.load(checked.folder), cpu=True)
+    trained = together.train(task, lambda: base_model.load(checked.folder))
     assert batching.rows_per_step == checked.batching.rows_per_step and batching.micro_rows * 2 == checked.batching.micro_rows
     assert trained.losses == pytest.approx([loss for _, loss in losses(alone)], rel=0.03)
     assert [step for step, _ in losses(run)] == [step for step, _ in losses(alone)]

@@ -56,6 +56,8 @@ def arguments(config: JobConfig, run: Path, batching: Batching, *, joined: bool)
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
+    if config.train.sharding == "fsdp":
+        common |= {"fsdp": True}
     if config.stop_early is not None:
         common |= {
             "eval_strategy": "steps",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,18 @@ class MlflowRun(TrainerCallback):  # type: ignore[misc]
                 log.warning("MLflow is gone; this run stays open there")
 
 
-def begun(config: JobConfig, run: Path) -> MlflowRun | None:
-    """The run at the server that `track` names; None where it names none. Raises as `MlflowRun`."""
+@contextmanager
+def following(config: JobConfig, run: Path) -> Iterator[list[TrainerCallback]]:
+    """Inside, the run is open at the server that `track` names, and what a trainer must call for it is given; nothing where
+    it names none. Raises as `MlflowRun`."""
     track = config.track
     if track.mlflow is None:
-        return None
-    return MlflowRun(track.mlflow, track.experiment or config.job.name, run.name, config.model_dump(mode="json"))
+        yield []
+        return
+    followed = MlflowRun(track.mlflow, track.experiment or config.job.name, run.name, config.model_dump(mode="json"))
+    try:
+        yield [followed]
+    except BaseException as error:
+        followed.end("KILLED" if isinstance(error, KeyboardInterrupt | runs.Stopped) else "FAILED")
+        raise
+    followed.end("FINISHED")
