@@ -188,10 +188,10 @@ def test_preference_pairs_are_learned(bench: Bench) -> None:
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
-    """Two processes on the CPU in the place of two GPUs."""
+    """Two processes on the CPU in the place of two GPUs; asked to stop, both stop after the same step, and go on from there."""
     from sumika.finetune import base_model
     from sumika.finetune.training import together
-    from sumika.finetune.training.task import Task
+    from sumika.finetune.training.task import Task, Trained
 
     config = tiny_llama.job(bench.folder)
     _, alone = bench.run(config)
@@ -202,7 +202,13 @@ def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytes
     monkeypatch.setenv("SUMIKA_HOME", str(bench.home.root))
     batching = batches.plan([row.length for row in checked.rows], config.train.batch_tokens, gpus=2)
     task = Task(shared, checked.chat, checked.rows, [], batching, run)
-    trained = together.train(task, lambda: base_model.load(checked.folder))
+
+    def train() -> Trained:
+        return together.train(task, lambda: base_model.load(checked.folder))
+
+    with once_at(run, 5, lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(runs.Stopped):
+        train()
+    trained = train()
     assert batching.rows_per_step == checked.batching.rows_per_step and batching.micro_rows * 2 == checked.batching.micro_rows
     assert trained.losses == pytest.approx([loss for _, loss in losses(alone)], rel=0.03)
     assert [step for step, _ in losses(run)] == [step for step, _ in losses(alone)]

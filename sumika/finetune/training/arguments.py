@@ -53,6 +53,7 @@ def arguments(config: JobConfig, run: Path, batching: Batching, *, joined: bool)
         "save_steps": config.checkpoint.every,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
