@@ -18,6 +18,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
+from sumika.serving.http import BoundedHttp
 from sumika.serving.keeper import EngineContext
 from sumika.serving.memory import Device, Meter, meter
 from sumika.serving.room import Room
@@ -96,7 +97,8 @@ async def serve(settings: Settings, store: Store, parent: int | None) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
