@@ -21,11 +21,8 @@ from typing import Any
 
 from aiohttp import web
 
-TRIPWIRES = (
-    "/pause", "/resume", "/abort_requests", "/server_info",
-    "/invocations", "/ping", "/tokenize", "/detokenize", "/pooling", "/classify", "/score", "/rerank", "/v1/responses",
-    "/inference/v1/generate", "/update_weights", "/v1/audio/transcriptions",
-)  # fmt: skip
+from sumika.serving import engine_routes
+
 SLEEP = ("/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache")
 
 
@@ -199,7 +196,7 @@ def main() -> None:
         web.get("/health", fake.health), web.get("/v1/models", fake.models), web.get("/metrics", fake.metrics),
         web.post("/v1/load_lora_adapter", fake.load), web.post("/v1/unload_lora_adapter", fake.unload),
         web.post("/v1/completions", fake.completions), web.post("/v1/chat/completions", fake.chat),
-        *(web.route("*", path, fake.tripped) for path in TRIPWIRES),
+        *(web.route("*", path, fake.tripped) for path in sorted(engine_routes.UNUSED)),
     ])  # fmt: skip
     if options.enable_sleep_mode:
         assert os.environ["VLLM_SERVER_DEV_MODE"] == "1"

@@ -16,6 +16,7 @@ from sumika.cli.context import opened
 from sumika.cli.output import Json
 from sumika.models import audit, clock
 from sumika.models.audit import Action, export, listing, pruning, sealing, verify
+from sumika.models.audit.chain import AuditRow
 from sumika.models.audit.findings import Findings
 from sumika.models.audit.listing import Filter
 from sumika.models.errors import SumikaError, quoted
@@ -119,19 +120,31 @@ def keygen(file: Annotated[Path, typer.Argument(help="The private key's file; th
 def open_row(
     row: Annotated[int, typer.Argument(help="The row's number, as 'audit list --action inference' shows it.")],
     key: Annotated[Path, typer.Option(help="The private key's file.")],
+    file: Annotated[
+        Path | None, typer.Option(help="An export, opened where the key is; the server's log can't record that.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Read what was asked and answered in one request; that you did is recorded."""
     private = sealing.private_key(key)
-    with opened() as (_, store), audit.told(store, Action.AUDIT_OPEN, str(row)):
-        with store.read() as connection:
-            found, sealed = listing.sealed(connection, row)
-        content = sealing.unseal(private, str(found.details.get("request")), sealed)
+    if file is not None:
+        with _files_told(file):
+            content = sealing.unseal(private, *_named(export.sealed_in(file, row)))
+    else:
+        with opened() as (_, store), audit.told(store, Action.AUDIT_OPEN, str(row)):
+            with store.read() as connection:
+                found = listing.sealed(connection, row)
+            content = sealing.unseal(private, *_named(found))
     if json:
         output.print_json(asdict(content))
     else:
         output.out().print(output.plain_lines(content.request), soft_wrap=True)
         output.out().print(output.plain_lines(content.answer), soft_wrap=True)
+
+
+def _named(found: tuple[AuditRow, bytes]) -> tuple[str, bytes]:
+    """The id of the request that a sealed content is bound to, and the content."""
+    return str(found[0].details.get("request")), found[1]
 
 
 def _tell(found: Findings, *, is_export: bool) -> None:

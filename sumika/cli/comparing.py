@@ -37,7 +37,7 @@ def side(text: str, store: Store, home: Home) -> Side:
         SumikaError: `not_found`.
     """
     folder = runs.find(home, _run_of(text, store))
-    config = dict(_flat(yaml.safe_load((folder / runs.CONFIG).read_text(encoding="utf-8"))))
+    config = dict(runs.dotted(yaml.safe_load((folder / runs.CONFIG).read_text(encoding="utf-8"))))
     losses = {line["step"]: line["loss"] for line in journal.read(folder) if "loss" in line}
     return Side(text, config, losses, runs.result(folder))
 
@@ -82,16 +82,8 @@ def _keys(a: Side, b: Side) -> list[str]:
 def _results(a: Side, b: Side) -> Iterator[tuple[str, Any, Any]]:
     if a.result is None and b.result is None:
         return
-    one, other = (dict(_flat(side.result or {})) for side in (a, b))
+    one, other = (dict(runs.dotted(side.result or {})) for side in (a, b))
     shown = ("version", "gate", "evaluation.candidate.", "evaluation.suites.", "figures.")
     for key in dict.fromkeys([*one, *other]):
         if key.startswith(shown):
             yield key.removeprefix("evaluation."), one.get(key), other.get(key)
-
-
-def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{at}.{key}" if at else str(key))
-    else:
-        yield at, value

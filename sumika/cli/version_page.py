@@ -73,17 +73,23 @@ def _job(facts: Facts) -> Iterable[Line]:
 
 
 def _evaluation(facts: Facts) -> Iterable[Line]:
-    for name, key in ((facts["version"], "candidate"), (facts["base"], "base")):
-        right, ended, rows = (_at(facts, "evaluation", key, figure) for figure in ("right", "ended", "rows"))
-        if _numbers(right, ended, rows):
-            yield (
-                name,
-                _t(
-                    f"{right} of {rows} right, {ended} ended by themselves", f"{rows} 問中 {right} 問正解、{ended} 問は自然に終了"
-                ),
-            )
+    served = _at(facts, "evaluation", "served_version") or _t("in service then", "当時の配備版")
+    for name, key in ((facts["version"], "candidate"), (served, "served"), (facts["base"], "base")):
+        score = _at(facts, "evaluation", key)
+        if isinstance(score, dict) and _numbers(*(score.get(figure) for figure in ("right", "ended", "rows"))):
+            yield name, _scored(score)
     gates = {"passed": _t("passed", "合格"), "refused": _t("refused: may not serve", "不合格(配備できません)")}
     yield _t("gate", "判定"), gates.get(facts["gate"])
+    for reason in _at(facts, "evaluation", "reasons") or []:
+        yield "", reason.get(output.language())
+
+
+def _scored(score: dict[str, Any]) -> str:
+    judged, right, ended = score.get("judged", score["rows"]), score["right"], score["ended"]
+    en, ja = f"{right} of {judged} right, {ended} ended by themselves", f"{judged} 問中 {right} 問正解、{ended} 問は自然に終了"
+    if _numbers(score.get("f1"), score.get("loss")):
+        en, ja = f"{en}, F1 {score['f1']:.2f}, loss {score['loss']:.3f}", f"{ja}、F1 {score['f1']:.2f}、損失 {score['loss']:.3f}"
+    return _t(en, ja)
 
 
 def _reference(facts: Facts) -> Iterable[Line]:

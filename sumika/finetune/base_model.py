@@ -35,5 +35,7 @@ def _in_4_bits(folder: Path, where: dict[str, Any]) -> Any:
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
-    model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bits, device_map={"": 0}, **where)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=four_bits, device_map={"": torch.cuda.current_device()}, **where
+    )
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

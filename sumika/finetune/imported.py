@@ -61,7 +61,7 @@ def write(adapter: Path, base: Path) -> None:
     # Engines and users may be at work here: threads that spin while they wait made this ten times slower. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        scored = _scored(_load(adapter, base), _chat(base))
+        scored = _scored(load(adapter, base), _chat(base))
     except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError, TemplateError) as error:
         why = quoted(f"{type(error).__name__}: {error}")
         raise NoReference(f"transformers can't run it on its base ({why})", f"transformers で実行できません({why})") from error
@@ -114,7 +114,7 @@ def _chat(base: Path) -> ChatFormat:
     return ChatFormat(tokenizer, tuple(stop_ids(base) or [tokenizer.eos_token_id or 0]), "")
 
 
-def _load(adapter: Path, base: Path) -> Any:
+def load(adapter: Path, base: Path) -> Any:
     """A PEFT model on the CPU: the GPU is the engines'."""
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file

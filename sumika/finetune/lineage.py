@@ -12,7 +12,7 @@ from sumika.finetune.checks import Checked
 from sumika.finetune.config import JobConfig
 from sumika.finetune.data import records
 from sumika.finetune.training.journal import peak_memory
-from sumika.finetune.training.train import Trained
+from sumika.finetune.training.task import Trained
 
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "bitsandbytes", "liger-kernel",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from sumika.models.yamlproblems import Document
 
 if TYPE_CHECKING:
     from sumika.finetune.evaluation.judging import Judged
-    from sumika.finetune.training.train import Trained
+    from sumika.finetune.training.task import Task, Trained
 
 
 def run(
@@ -81,34 +80,27 @@ def _made(checked: Checked, config: JobConfig, store: Store, home: Home, folder:
 def _train(checked: Checked, config: JobConfig, folder: Path, journal: Journal, console: Console) -> Trained:
     # torch and its friends take half a minute to load: only a job that may start pays for them.
     with console.status("loading torch and the base model"):
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU buffers; read when torch loads
         from sumika.finetune import base_model
-        from sumika.finetune.training import curves
+        from sumika.finetune.training import curves, together
         from sumika.finetune.training import journal as journals
-        from sumika.finetune.training.train import Task, train
+        from sumika.finetune.training.task import Task
 
-        model = base_model.load(checked.folder, quantize=config.base.quantize)
     held_out = [checked.chat.render_conversation(row.content) for row in checked.data.held_out]
     task = Task(config, checked.chat, checked.rows, held_out, checked.batching, folder)
-    tracked = _tracking(config, folder)
-    try:
-        trained = train(model, task, journal, console, *([tracked] if tracked else []))
-    except BaseException as error:
-        if tracked:
-            tracked.end("KILLED" if isinstance(error, KeyboardInterrupt | runs.Stopped) else "FAILED")
-        raise
+    if config.train.gpus > 1:
+        trained = together.train(task, lambda: base_model.load(checked.folder))
+    else:
+        trained = _train_here(base_model.load(checked.folder, quantize=config.base.quantize), task, journal, console)
     curves.draw(journals.read(folder), folder / curves.PICTURE)
-    if tracked:
-        tracked.end("FINISHED")
     return trained
 
 
-def _tracking(config: JobConfig, folder: Path) -> Any:
-    if config.track.mlflow is None:
-        return None
-    from sumika.finetune.training.mlflow_run import MlflowRun
+def _train_here(base: Any, task: Task, journal: Journal, console: Console) -> Trained:
+    from sumika.finetune.training import mlflow_run
+    from sumika.finetune.training.train import train
 
-    return MlflowRun(config.track.mlflow, config.track.experiment or config.job.name, folder.name, config.model_dump(mode="json"))
+    with mlflow_run.following(task.config, task.run) as followers:
+        return train(base, task, journal, console, *followers)
 
 
 def _judge(model: Any, checked: Checked, store: Store, home: Home, config: JobConfig) -> dict[str, Judged]:

@@ -85,6 +85,15 @@ def keep(folder: Path, name: str, value: Any) -> None:
     write_atomically(folder / name, json.dumps(value, ensure_ascii=False, indent=1).encode() + b"\n", mode=0o600)
 
 
+def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings by dotted key: a configuration or a result, flat."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from dotted(inner, f"{at}.{key}" if at else str(key))
+    else:
+        yield at, value
+
+
 def result(folder: Path) -> dict[str, Any] | None:
     """What came of a run that ended; None while it has not."""
     path = folder / RESULT

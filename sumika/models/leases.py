@@ -50,6 +50,11 @@ def take(connection: Connection, name: str, holder: str, ttl_s: float) -> Lease 
     return Lease(name, holder, token) if taken.rowcount == 1 else None
 
 
+def until(connection: Connection, name: str) -> str | None:
+    """When the lease runs out if nobody renews it; None while nobody ever had it."""
+    return connection.scalar(select(_l.c.until).where(_l.c.name == name))
+
+
 def check(connection: Connection, lease: Lease) -> None:
     """Raises SumikaError `fenced` when the lease went to somebody else; the caller's transaction must not go on."""
     token = connection.scalar(select(_l.c.token).where(_l.c.name == lease.name, _l.c.holder == lease.holder))

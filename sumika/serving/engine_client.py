@@ -11,8 +11,8 @@ import aiohttp
 from sumika.models import adapter_rules
 from sumika.models.canary import CanaryPrompt
 from sumika.models.errors import SumikaError
+from sumika.serving import engine_routes
 
-_HOST = "http://engine"  # the name is not looked up: the connector only knows one socket
 _SHORT = aiohttp.ClientTimeout(total=5)
 _LONG = aiohttp.ClientTimeout(total=120)
 _PROGRESS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:iteration_tokens_total_count")
@@ -153,7 +153,9 @@ class EngineClient:
 
     async def _call(self, method: str, path: str, payload: object, timeout: aiohttp.ClientTimeout) -> tuple[int, Any]:
         try:
-            async with self._session.request(method, _HOST + path, json=payload, timeout=timeout) as response:
+            async with self._session.request(
+                method, engine_routes.url("supervisor", method, path), json=payload, timeout=timeout
+            ) as response:
                 is_json = response.content_type == "application/json"
                 return response.status, await (response.json() if is_json else response.text())
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:

@@ -12,9 +12,9 @@ import aiohttp
 from starlette.types import Message, Receive, Scope, Send
 
 from sumika.models.errors import SumikaError
+from sumika.serving import engine_routes
 from sumika.serving.replies import error_event, language
 
-_HOST = "http://engine"
 _DONE = b"data: [DONE]"
 _KEPT_HEADERS = ("content-type",)
 _REASON_BYTES = 64 * 1024
@@ -62,7 +62,9 @@ class Upstream:
                 always before the first byte to the client.
         """
         try:
-            async with self.session(socket).post(_HOST + path, data=body, headers=_JSON) as response:
+            async with self.session(socket).post(
+                engine_routes.url("gateway", "POST", path), data=body, headers=_JSON
+            ) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.content.read(_REASON_BYTES))
                 await answer.start(response)

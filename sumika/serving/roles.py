@@ -8,7 +8,6 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import uvicorn
 
@@ -19,6 +18,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
 from sumika.serving.app import create_app
+from sumika.serving.http import BoundedHttp
 from sumika.serving.keeper import EngineContext
 from sumika.serving.memory import Device, Meter, meter
 from sumika.serving.room import Room
@@ -58,19 +58,25 @@ async def supervise(settings: Settings, store: Store, parent: int | None, measur
 
 
 async def _taken(store: Store, holder: str, stop: asyncio.Event) -> Lease | None:
-    """The lease, once it is free; None when told to stop before."""
-    told = False
-    while not stop.is_set():
+    """The lease, once it is free; None when told to stop while another, who is alive, holds it.
+
+    A holder that died (`kill -9`) leaves its engines running and its lease to run out. Told to stop meanwhile, we wait for
+    that, since nobody else would end them.
+    """
+    seen: str | None = None
+    while True:
+        asked = stop.is_set()
         with store.write(quiet=True) as connection:
             lease = leases.take(connection, _ROLE, holder, _LEASE_S)
+            until = leases.until(connection, _ROLE)
         if lease is not None:
             return lease
-        if not told:
+        if seen is None:
             log.info("supervisor: another one is at work; standing by")
-            told = True
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _RENEW_S)
-    return None
+        elif asked and until != seen:  # renewed since we looked last
+            return None
+        seen = until
+        await asyncio.sleep(_RENEW_S)
 
 
 async def _renew(store: Store, lease: Lease) -> None:
@@ -91,7 +97,8 @@ async def serve(settings: Settings, store: Store, parent: int | None) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sumika.models.errors import SumikaError
 from sumika.models.settings import Settings
@@ -46,9 +46,19 @@ async def run_stack(settings: Settings, parent: int | None) -> None:
     log.info("draining: running answers may end, new ones are refused")
     ending = asyncio.gather(*(child.end(_SAVING_S) for role, child in children.items() if role == "worker"))
     await children["gateway"].end(settings.gateway.drain_timeout_s + _SLACK_S)
-    await children["supervise"].end(settings.engine.stop_timeout_s + _SLACK_S)
+    grace_s = settings.engine.stop_timeout_s + _SLACK_S
+    if not await children["supervise"].end(grace_s):
+        await _end_engines(grace_s)
     await ending
     log.info("ended")
+
+
+async def _end_engines(grace_s: float) -> None:
+    """Engines outlive a supervisor that was killed or had hardly begun; one whose parent is gone takes over and ends them."""
+    log.info("the supervisor did not end in order; another one ends its engines")
+    orphan = await _started("supervise", parent=0)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(orphan.wait(), grace_s)
 
 
 def check_port(settings: Settings) -> None:
@@ -104,22 +114,28 @@ class _Child:
         pause = _RESTART_PAUSE_S[0]
         while True:
             began = time.monotonic()
-            # A session of its own, so that Ctrl-C reaches the parent alone, which drains in order.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sumika.cli.main", *self._command, "--parent", str(os.getpid()), start_new_session=True
-            )
+            self._process = await _started(*self._command, parent=os.getpid())
             status = await self._process.wait()
             pause = _RESTART_PAUSE_S[0] if time.monotonic() - began > _STEADY_S else min(pause * 2, _RESTART_PAUSE_S[1])
             log.error("%s ended with status %s; started again in %.0f s", self._role, status, pause)
             await asyncio.sleep(pause)
 
-    async def end(self, grace_s: float) -> None:
+    async def end(self, grace_s: float) -> bool:
+        """Whether it was there and ended in order."""
         if self._process is None or self._process.returncode is not None:
-            return
+            return False
         self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), grace_s)
+            return await asyncio.wait_for(self._process.wait(), grace_s) == 0
         except TimeoutError:
             log.error("%s did not end in %.0f s and is killed", self._role, grace_s)
             self._process.kill()
             await self._process.wait()
+            return False
+
+
+async def _started(*command: str, parent: int) -> asyncio.subprocess.Process:
+    """In a session of its own, so that Ctrl-C reaches the parent alone, which drains in order."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sumika.cli.main", *command, "--parent", str(parent), start_new_session=True
+    )

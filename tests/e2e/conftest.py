@@ -65,6 +65,12 @@ class Real:
             (row,) = engines.list_all(connection)
         return row
 
+    @property
+    def base(self) -> Version:
+        assert self.adapter.base is not None
+        with self.store.read() as connection:
+            return registry.get(connection, self.adapter.base)
+
     def running(self) -> int:
         with httpx.Client(transport=httpx.HTTPTransport(uds=self.engine().socket)) as client:
             lines = client.get("http://engine/metrics").text.splitlines()

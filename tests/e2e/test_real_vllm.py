@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
+import statistics
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,8 @@ from sumika.finetune.chat import ChatFormat
 from sumika.models import artifacts, canary, importing, manifest, moves, registry
 from sumika.models.errors import SumikaError
 from sumika.models.registry import Version
+from sumika.serving.engine_client import EngineClient
+from tests.conftest import ROOT
 from tests.e2e.conftest import BASE, QUESTIONS, START_S, Real
 from tests.integration.conftest import until
 
@@ -53,6 +57,31 @@ def test_canary_of_the_real_adapter_agrees_with_transformers(real: Real) -> None
         move = moves.history(connection, "canteen")[0]
     assert move.canary is not None
     assert move.canary["from_adapter"] < canary.TOLERANCE / 2 and move.canary["from_base"] > 1 and move.canary["tokens"] >= 20
+
+
+def test_vllm_and_transformers_agree_on_twenty_prompts(real: Real) -> None:
+    from sumika.finetune import imported, reference
+
+    base, adapter = (real.settings.layout.artifacts / one.folder for one in (real.base, real.adapter))
+    chat, model = ChatFormat.of(base), imported.load(adapter, base)
+    rows = [json.loads(line)["messages"] for line in (ROOT / "samples/sakura/faq.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = [
+        (chat.prompt_ids(turns[:1]), chat.tokenizer(turns[1]["content"], add_special_tokens=False)["input_ids"])
+        for turns in rows[:20]
+    ]
+    prompts = [reference.score(model, prompt, answer[: reference.LONGEST]) for prompt, answer in asked]
+
+    async def told() -> list[list[float]]:
+        client = EngineClient(real.engine().socket)
+        try:
+            return await client.log_probabilities(str(real.adapter.ref), prompts)
+        finally:
+            await client.close()
+
+    for prompt, theirs in zip(prompts, asyncio.run(told()), strict=True):
+        apart = [abs(a - b) for a, b in zip(prompt.adapter, theirs, strict=True)]
+        assert statistics.mean(apart) < canary.TOLERANCE, (prompt.adapter, theirs)
+        assert statistics.mean(apart) < prompt.contrast / 4
 
 
 def test_errors_have_openais_shape(real: Real) -> None:

@@ -182,6 +182,15 @@ def test_stack_started_again_serves_what_it_served(tmp_path: os.PathLike[str]) -
     finish(second)
 
 
+@pytest.mark.parametrize("later", [0.0, 0.5, 1.5, 2.5])
+def test_stack_told_to_stop_after_its_supervisor_was_killed_leaves_no_engine(own_stack: Stack, later: float) -> None:
+    """Whether the next one is not started yet, is starting, or waits for the lease of the dead one."""
+    own_stack.deploy("talk", own_stack.base())
+    os.kill(own_stack.role_pid("supervise"), signal.SIGKILL)
+    time.sleep(later)
+    # `own_stack` ends it and looks.
+
+
 def test_second_supervisor_stands_by_and_takes_over_within_five_seconds(own_stack: Stack) -> None:
     stack = own_stack
     base = stack.base()

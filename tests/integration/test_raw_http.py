@@ -83,7 +83,44 @@ def test_path_with_a_slash_too_many_is_not_found_and_never_sent_elsewhere(stack:
 def test_host_that_plays_tricks_opens_no_door(stack: Stack, host: str) -> None:
     for path in ("/metrics", "/v1/models"):
         answer = told(stack, f"GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
-        assert answer.startswith((b"HTTP/1.1 401", b"HTTP/1.1 400"))
+        assert answer.startswith(b"HTTP/1.1 400") and b'"code": "invalid_http"' in answer
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers"),
+    [
+        ("GET /health/live HTTP/1.0", "host: x"), ("GET /health/live HTTP/1.1", "accept: x"),
+        ("GET /health/live HTTP/1.1", "host: x\r\nhost: y"), ("GET http://x/health/live HTTP/1.1", "host: x"),
+        ("OPTIONS * HTTP/1.1", "host: x"), ("CONNECT x:443 HTTP/1.1", "host: x"),
+        ("POST /v1/completions HTTP/1.1", "host: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked"),
+    ],
+    ids=["http/1.0", "no host", "two hosts", "absolute form", "asterisk", "authority form", "two lengths"],
+)  # fmt: skip
+def test_request_that_a_proxy_might_read_otherwise_is_refused_in_the_envelope(
+    stack: Stack, request_line: str, headers: str
+) -> None:
+    answer = told(stack, f"{request_line}\r\n{headers}\r\naccept-language: ja\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400") and b"connection: close" in answer
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert error["code"] == "invalid_http" and ("応答できません" in error["message"] or "can't be read" in error["message"])
+
+
+@pytest.mark.parametrize("headers", ["x: " + "y" * 200_000, "\r\n".join(f"x{n}: y" for n in range(101))], ids=["long", "many"])
+def test_headers_beyond_measure_are_431(stack: Stack, headers: str) -> None:
+    answer = told(stack, f"GET /health/live HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 431") and b"headers_too_large" in answer
+
+
+def test_client_that_sends_its_headers_a_byte_at_a_time_is_ended(stack: Stack) -> None:
+    """As a connection that says nothing at all; one that has had an answer may pause as long."""
+    with connect(stack, timeout=20) as slow, connect(stack, timeout=20) as silent:
+        began = time.monotonic()
+        for byte in b"GET / HTTP":
+            slow.sendall(bytes([byte]))
+            time.sleep(0.5)
+        assert slow.recv(65_536).startswith(b"HTTP/1.1 408") and slow.recv(1) == b""
+        assert silent.recv(65_536).startswith(b"HTTP/1.1 408") and silent.recv(1) == b""
+        assert 8 < time.monotonic() - began < 15
 
 
 def test_two_authorization_headers_are_refused(stack: Stack) -> None:

@@ -71,6 +71,7 @@ def test_swap_under_load_loses_no_request(stack: Stack) -> None:
         try:
             for turn in range(6):
                 await asyncio.to_thread(stack.deploy, "busy", versions[(turn + 1) % 2])
+                await asyncio.to_thread(until, lambda count=4 * (turn + 1): len(answered) >= count, what="answers between swaps")
         finally:
             stop = True
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sumika.finetune import batching as batches
+from sumika.finetune import checks, pipeline, runs
 from sumika.finetune import config as jobs
-from sumika.finetune import pipeline, runs
 from sumika.finetune.training import checkpoints, journal
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -183,6 +184,34 @@ def test_preference_pairs_are_learned(bench: Bench) -> None:
     version, run = bench.run(tiny_llama.job(bench.folder, "job.method=dpo", "train.beta=2", "train.epochs=6", pairs=True))
     assert losses(run)[0][1] == pytest.approx(0.693, abs=0.01) and losses(run)[-1][1] < 0.6
     assert version.meta["training"]["config"]["job"]["method"] == "dpo"
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
+    """Two processes on the CPU in the place of two GPUs; asked to stop, both stop after the same step, and go on from there."""
+    from sumika.finetune import base_model
+    from sumika.finetune.training import together
+    from sumika.finetune.training.task import Task, Trained
+
+    config = tiny_llama.job(bench.folder)
+    _, alone = bench.run(config)
+    checked = checks.check(config, bench.store, bench.home)
+    shared = config.model_copy(update={"train": config.train.model_copy(update={"gpus": 2, "sharding": sharding})})
+    run = runs.create(shared, bench.home)
+    runs.keep_config(run, shared)
+    monkeypatch.setenv("SUMIKA_HOME", str(bench.home.root))
+    batching = batches.plan([row.length for row in checked.rows], config.train.batch_tokens, gpus=2)
+    task = Task(shared, checked.chat, checked.rows, [], batching, run)
+
+    def train() -> Trained:
+        return together.train(task, lambda: base_model.load(checked.folder))
+
+    with once_at(run, 5, lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(runs.Stopped):
+        train()
+    trained = train()
+    assert batching.rows_per_step == checked.batching.rows_per_step and batching.micro_rows * 2 == checked.batching.micro_rows
+    assert trained.losses == pytest.approx([loss for _, loss in losses(alone)], rel=0.03)
+    assert [step for step, _ in losses(run)] == [step for step, _ in losses(alone)]
 
 
 def test_a_candidate_is_measured_beside_the_version_in_service_and_refused_when_it_is_worse(bench: Bench) -> None:

@@ -414,6 +414,10 @@ def test_export_verifies_alone(log: Store, home: Home, tmp_path: Path) -> None:
     pruning.prune(log, home, "2021-01-01T00:00:00.000000Z")
     assert export.export(log, home, tmp_path / "log.jsonl") == 4
     assert export.verify_file(tmp_path / "log.jsonl") == verify(log, home)
+    row, blob = export.sealed_in(tmp_path / "log.jsonl", 4)
+    assert sealing.unseal(sealing.private_key(tmp_path / "k"), row.details["request"], blob) == Content("q", "a")
+    with pytest.raises(SumikaError, match="no row with sealed content"):
+        export.sealed_in(tmp_path / "log.jsonl", 5)
     assert (tmp_path / "log.jsonl").stat().st_mode & 0o777 == 0o600
     with pytest.raises(SumikaError, match="already there"):
         export.export(log, home, tmp_path / "log.jsonl")

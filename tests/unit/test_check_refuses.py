@@ -147,7 +147,7 @@ DATA: list[tuple[str, Any, str, str, str]] = [
     ("train.jsonl", [*TRAIN, {"messages": turns("q1", "123456789018")}], "train.jsonl:3", "Individual Number", "set data.pii.my_number to mask or allow"),
     ("train.jsonl", [*TRAIN, {"prompt": "q1", "chosen": "a1", "rejected": "a2"}], "train.jsonl:3", "'messages' is missing", "it has chosen, prompt, rejected"),
     ("train.jsonl", [{"prompt": "q1", "chosen": "a1", "rejected": "a2"}], "train.jsonl:1", "preference pairs are learned by DPO", "set job.method: dpo"),
-    ("held.jsonl", [{"messages": turns("q3", "a1")}], "held.jsonl:1", "'facts' must be a list of lists", "each by any of its strings"),
+    ("held.jsonl", [{"messages": turns("q3", "a1"), "facts": []}], "held.jsonl:1", "'facts' must be a list of lists", "each by any of its strings"),
     ("held.jsonl", [{"messages": turns("q1", "a1"), "facts": [["a1"]]}], "held.jsonl:1", "this question is also trained on", "take it out of one of the two"),
     ("held.jsonl", b"", "held.jsonl", "holds no rows", "add some"),
     ("suite.jsonl:json", [{"messages": turns("q4", "{}")}, {"messages": turns("q5", "a1")}], "suite.jsonl:2", "its answer is not JSON", "set check: exact"),

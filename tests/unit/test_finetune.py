@@ -83,7 +83,7 @@ def test_job_that_would_fail_later_is_refused_at_once(override: str, said: str) 
 def test_sample_company_has_what_the_readme_says(tmp_path: Path) -> None:
     done = prepared(tmp_path, "samples/sakura/faq.jsonl", held_out=ROOT / "samples/sakura/heldout.jsonl")
     done.problems.stop()
-    assert done.report.kept == 192 and len(done.held_out) == 15 and done.report.leaks.total() == 0
+    assert done.report.kept == 72 and len(done.held_out) == 15 and done.report.leaks.total() == 0
     assert done.report.pii["phone"]["found"] == done.report.duplicates["exact"] == 0 and list(done.report.warnings()) == []
     assert all(checks.holds_facts(row.content.messages[-1]["content"], row.facts) for row in done.held_out)
 

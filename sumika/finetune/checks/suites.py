@@ -22,7 +22,9 @@ def read(
 ) -> list[Row[Conversation]]:
     """Every row that is right; the others go to `problems`. `trained`: the marks of what is trained on (`records`)."""
     cleaner, found = Cleaner(data), []
-    how = How(data.columns.named(), "auto", data.encoding, with_facts=suite.check == "facts", columns_may_lack=True)
+    how = How(
+        data.columns.named(), "auto", data.encoding, facts="required" if suite.check == "facts" else "none", columns_may_lack=True
+    )
     for row in Reader(problems).rows(suite.path, how):
         try:
             cleaned = cleaner.clean(row)

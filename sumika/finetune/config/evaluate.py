@@ -29,7 +29,7 @@ class Evaluate(Group):
     """Rows that were never trained on."""
 
     held_out: LocalFile
-    """Questions with their answers, and with the facts that an answer must hold."""
+    """Questions with their answers; where a row has facts, its answer must hold them."""
     max_new_tokens: int = Field(default=96, ge=1, le=4096)
     """Where an answer is cut off."""
     suites: list[Suite] = Field(default=[], max_length=100)

@@ -175,7 +175,7 @@ class _Pass:
         return [row for row, _ in self._asked]
 
     def _how_held_out(self) -> How:
-        return How(self._data.columns.named(), "auto", self._data.encoding, with_facts=True, columns_may_lack=True)
+        return How(self._data.columns.named(), "auto", self._data.encoding, facts="optional", columns_may_lack=True)
 
     def finish(self) -> None:
         """Count what needs all rows: duplicates and leaks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sumika.finetune.data import columns, encoding, files, formats, tables, unicode
 from sumika.finetune.data.problems import DataError, Problems
@@ -27,7 +27,7 @@ class How:
     columns: dict[str, str]
     format: Format = "auto"
     encoding: Encoding = "auto"
-    with_facts: bool = False
+    facts: Literal["none", "optional", "required"] = "none"
     columns_may_lack: bool = False
     questions: bool = False
 
@@ -128,8 +128,9 @@ class Reader:
         columns.require(format, there)
         file.format = format
         content = formats.record(format, there)
-        facts = formats.facts(there) if how.with_facts else ()
-        file.unused |= there.keys() - columns.used(format, how.with_facts)
+        wanted = how.facts == "required" or (how.facts == "optional" and there.get("facts") is not None)
+        facts = formats.facts(there) if wanted else ()
+        file.unused |= there.keys() - columns.used(format, with_facts=how.facts != "none")
         if file.encoding == "cp932":
             file.disputed += sum(unicode.disputed(text) for _, text in content.texts())
         return Row(content, where, record_hash(content), facts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch.nn.functional import cross_entropy
 
 from sumika.finetune.chat import IGNORED
@@ -28,7 +29,7 @@ def summed(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, t
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return given[0][:, :-1][trained][None]
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(gather)
+    hook = extract_model_from_parallel(model).get_output_embeddings().register_forward_pre_hook(gather)
     try:
         logits = model(**others, use_cache=False).logits[0]
     finally:

@@ -53,9 +53,12 @@ def arguments(config: JobConfig, run: Path, batching: Batching, *, joined: bool)
         "save_steps": config.checkpoint.every,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
+    if config.train.sharding == "fsdp":
+        common |= {"fsdp": True}
     if config.stop_early is not None:
         common |= {
             "eval_strategy": "steps",

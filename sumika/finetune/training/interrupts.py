@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from rich.console import Console
 from transformers import TrainerCallback
 
@@ -29,6 +30,10 @@ class Interrupts(TrainerCallback):  # type: ignore[misc]
                 signal.signal(number, handler)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if args.world_size > 1:  # all must stop after the same step: what one was told, all are
+            asked = torch.tensor(int(self.stopped), device=args.device)
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+            self.stopped = bool(asked)
         if self.stopped:
             control.should_save = control.should_training_stop = True
 

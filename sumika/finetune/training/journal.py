@@ -28,15 +28,17 @@ class Progress:
     loss: float | None = None
     eval_loss: float | None = None
     tokens_per_second: float | None = None
+    seconds: float = 0.0
     eta_s: float | None = None
     memory_bytes: int | None = None
 
 
 class Journal:
-    """Writes into one run's folder. A resumed run goes on in the same files."""
+    """Writes into one run's folder; `mute` writes nothing: of several processes the first tells. A resumed run goes on in the
+    same files."""
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
+    def __init__(self, run: Path, *, mute: bool = False) -> None:
+        self._run, self._mute = run, mute
         self._written = 0.0
         self.progress = Progress()
 
@@ -47,18 +49,22 @@ class Journal:
     def tell(self, *, now: bool = False) -> None:
         """Renew `progress.json`, at most once a second unless `now`; a reader never sees half of it."""
         moment = time.monotonic()
-        if now or moment - self._written >= _EVERY_S:
+        if not self._mute and (now or moment - self._written >= _EVERY_S):
             self._written = moment
             self.progress.memory_bytes = peak_memory()
             write_atomically(self._run / PROGRESS, json.dumps(asdict(self.progress)).encode(), mode=0o600)
 
     def add(self, figures: dict[str, Any]) -> None:
         """One logged step, as a line of `metrics.jsonl`."""
+        if self._mute:
+            return
         with (self._run / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
 
     def rewind(self, step: int) -> None:
         """Forget lines after `step`: a run resumed from there will write them again."""
+        if self._mute:
+            return
         kept = [line for line in read(self._run) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self._run / METRICS, text.encode(), mode=0o600)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from sumika.finetune import runs
+from sumika.finetune.config import JobConfig
 from sumika.models.errors import SumikaError, quoted
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,7 @@ class MlflowRun(TrainerCallback):  # type: ignore[misc]
             found = self._client.get_experiment_by_name(experiment)
             where = found.experiment_id if found else self._client.create_experiment(experiment)
             self._run = self._client.create_run(where, run_name=name).info.run_id
-            for key, value in _flat(params):
+            for key, value in runs.dotted(params):
                 self._client.log_param(self._run, key, str(value)[:_LONGEST_VALUE])
         except MlflowException as error:
             raise SumikaError(
@@ -69,9 +73,18 @@ class MlflowRun(TrainerCallback):  # type: ignore[misc]
                 log.warning("MLflow is gone; this run stays open there")
 
 
-def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{at}.{key}" if at else str(key))
-    else:
-        yield at, value
+@contextmanager
+def following(config: JobConfig, run: Path) -> Iterator[list[TrainerCallback]]:
+    """Inside, the run is open at the server that `track` names, and what a trainer must call for it is given; nothing where
+    it names none. Raises as `MlflowRun`."""
+    track = config.track
+    if track.mlflow is None:
+        yield []
+        return
+    followed = MlflowRun(track.mlflow, track.experiment or config.job.name, run.name, config.model_dump(mode="json"))
+    try:
+        yield [followed]
+    except BaseException as error:
+        followed.end("KILLED" if isinstance(error, KeyboardInterrupt | runs.Stopped) else "FAILED")
+        raise
+    followed.end("FINISHED")

@@ -52,6 +52,7 @@ class ProgressLine(TrainerCallback):  # type: ignore[misc]
         progress, seconds = self._journal.progress, time.monotonic() - self._began
         taken = state.global_step - self._from_step
         progress.step, progress.epoch = state.global_step, round(state.epoch or 0.0, 4)
+        progress.seconds = round(seconds, 1)
         progress.tokens_per_second = self._epoch_tokens * ((state.epoch or 0.0) - self._from_epoch) / seconds
         progress.eta_s = seconds / taken * (state.max_steps - state.global_step) if taken else None
         self._journal.tell()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sumika.finetune.batching import Batching
-from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
-from sumika.finetune.config import JobConfig
+from sumika.finetune.chat import RenderedPair
 from sumika.finetune.runs import Stopped
 from sumika.finetune.training import checkpoints, kernels
 from sumika.finetune.training.arguments import arguments, lora
@@ -26,33 +23,8 @@ from sumika.finetune.training.interrupts import Interrupts
 from sumika.finetune.training.journal import Journal, read
 from sumika.finetune.training.keep_best import KeepBest
 from sumika.finetune.training.progress import ProgressLine
+from sumika.finetune.training.task import Task, Trained
 from sumika.finetune.training.trainers import AnswerTrainer, PairTrainer
-
-Rows = Sequence[Rendered] | Sequence[RenderedPair]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is trained: rows for `config`, held-out rows for stopping early, in steps as `batching` has them, in folder `run`."""
-
-    config: JobConfig
-    chat: ChatFormat
-    rows: Rows
-    held_out: Sequence[Rendered]
-    batching: Batching
-    run: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A PEFT model after training, and the figures of its run; `losses` are of every step, resumed ones too."""
-
-    model: Any
-    steps: int
-    seconds: float
-    trained_tokens: int
-    losses: list[float]
-    best_step: int | None
 
 
 def train(model: Any, task: Task, journal: Journal, console: Console, *more: Any) -> Trained:

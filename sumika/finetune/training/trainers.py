@@ -24,7 +24,8 @@ class _Kept:
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:  # noqa: ARG002
         args: Any = self.args  # type: ignore[attr-defined]
-        return Order(self._lengths, args.train_batch_size * args.gradient_accumulation_steps, args.seed)
+        rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return Order(self._lengths, rows_per_step, args.seed)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Of several processes the first opens and closes the folder, and all write into it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sumika.models import clock, signing
-from sumika.models.audit import canonical, checkpoints, snapshot
+from sumika.models.audit import canonical, checkpoints, listing, snapshot
 from sumika.models.audit.chain import AuditRow, Head
 from sumika.models.audit.findings import Findings
 from sumika.models.audit.snapshot import Found, Snapshot
@@ -71,6 +71,21 @@ def verify_file(file: Path) -> Findings:
         if head is None:
             raise _bad_export(file)
         return check(_rows_of(stream), checkpoints.parse(_checkpoints_of(file), None), head)
+
+
+def sealed_in(file: Path, seq: int) -> tuple[AuditRow, bytes]:
+    """Row `seq` of an export and its sealed content, so that the key that opens it never comes near the server.
+
+    Raises:
+        SumikaError: `bad_export`; `not_found`, as `listing.sealed`; OSError: where it can't be read.
+    """
+    with file.open("rb") as stream:
+        if _head_of(_told(stream.readline(_LONGEST_HEADER))) is None:
+            raise _bad_export(file)
+        for found in _rows_of(stream):
+            if found.seq == seq and found.row is not None and found.sealed is not None and found.content_fits(0):
+                return found.row, found.sealed
+    raise listing.no_content(seq)
 
 
 def _lines(seen: Snapshot, home: Home) -> Iterator[bytes]:

@@ -64,9 +64,15 @@ def sealed(connection: Connection, seq: int) -> tuple[AuditRow, bytes]:
     rows = find(connection, Filter(below=seq + 1), limit=1)
     content = connection.scalar(select(_c.c.sealed).where(_c.c.seq == seq))
     if not rows or rows[0].seq != seq or content is None:
-        raise not_found(
-            "sealed content of row", "暗号化された内容を持つ行", str(seq),
-            "Contents are kept where 'audit.inference' is 'content', until they are pruned.",
-            "内容は audit.inference が content の場合に、削除されるまで保存されます。",
-        )  # fmt: skip
+        raise no_content(seq)
     return rows[0], content
+
+
+def no_content(seq: int) -> SumikaError:
+    return not_found(
+        "row with sealed content,",
+        "暗号化された内容を持つ行",
+        str(seq),
+        "Contents are kept where 'audit.inference' is 'content', until they are pruned.",
+        "内容は audit.inference が content の場合に、削除されるまで保存されます。",
+    )

@@ -1,0 +1,150 @@
+"""HTTP as the gateway takes it: uvicorn's protocol, with a deadline and a limit for headers, and refusals in our envelope.
+
+uvicorn has a deadline for idle connections only: a client that sends one header byte every few seconds would hold its
+connection for ever, and httptools takes headers of any length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from sumika.models.errors import SumikaError
+from sumika.serving.replies import error_body, language
+
+_HEADER_DEADLINE_S = 10.0
+_MAX_HEADER_BYTES = 64 * 1024
+_MAX_HEADERS = 100
+# How long a refused client may go on sending, so that the refusal reaches it: a socket closed with unread bytes is reset.
+_LINGER_S = 2.0
+# host[:port], the host as a name, an IPv4 address or an IPv6 one in brackets (RFC 9110, 7.2).
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. What breaks a rule is told once and closed before any handler sees it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._in_headers = True
+        self._refusal: SumikaError | None = None
+        self._lingering = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering or self.transport.is_closing():
+            return
+        if self._in_headers:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES and not self._lingering:
+            self._refuse(_too_long())
+
+    def on_message_begin(self) -> None:
+        self._in_headers = True
+        if self._deadline is None:
+            self._arm()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > _MAX_HEADERS:
+            raise self._broken(_too_long())
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        self._in_headers, self._header_bytes = False, 0
+        self._check()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body and not self.transport.is_closing():  # answered, and refused, before its body had come
+            self._linger()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are in English and plain text
+        self._refuse(self._refusal or _no_http("it can't be read", "読み取れません"))
+
+    def shutdown(self) -> None:
+        self._disarm()
+        super().shutdown()
+
+    def _check(self) -> None:
+        """What httptools lets through and nobody needs: rather refused than understood differently by a proxy before us."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if self.parser.get_http_version() != "1.1":
+            raise self._broken(_no_http("it is not HTTP/1.1", "HTTP/1.1 ではありません"))
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise self._broken(_no_http("it needs one Host header with a host name", "正しい Host ヘッダーが1つ必要です"))
+        if not self.url.startswith(b"/") or not self.url.isascii():
+            raise self._broken(_no_http("its target must be a path", "パスを指定してください"))
+        names = {name for name, _ in self.headers}
+        if b"content-length" in names and b"transfer-encoding" in names:
+            raise self._broken(_no_http("it gives its length twice", "本文の長さが二重に指定されています"))
+
+    def _broken(self, refusal: SumikaError) -> ValueError:
+        """What ends httptools' parsing; `send_400_response` then tells the refusal."""
+        self._refusal = refusal
+        return ValueError(refusal.code)
+
+    def _refuse(self, error: SumikaError) -> None:
+        self._disarm()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # the answer to an earlier request of this connection has begun: nothing may come between
+            return
+        body = json.dumps(error_body(error, language(self.headers or ())), ensure_ascii=False).encode()
+        head = (b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close")
+        self.transport.write(STATUS_LINE[error.status] + b"\r\n".join((*head, b"", body)))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say that no more comes, and throw away what still arrives, for a moment."""
+        self._lingering = True
+        self._unset_keepalive_if_required()
+        self.transport.write_eof()
+        self._deadline = self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _arm(self) -> None:
+        self._deadline = self.loop.call_later(_HEADER_DEADLINE_S, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._refuse(_slow())
+
+
+def _no_http(en: str, ja: str) -> SumikaError:
+    return SumikaError(
+        "invalid_http", f"This is no request that can be answered: {en}.", f"このリクエストには応答できません: {ja}。", status=400
+    )
+
+
+def _too_long() -> SumikaError:
+    return SumikaError(
+        "headers_too_large", f"The request's headers are longer than {_MAX_HEADER_BYTES:,} bytes or more than {_MAX_HEADERS}.",
+        f"リクエストヘッダーが {_MAX_HEADER_BYTES:,} バイトまたは {_MAX_HEADERS} 個を超えています。", status=431,
+    )  # fmt: skip
+
+
+def _slow() -> SumikaError:
+    return SumikaError(
+        "header_timeout", f"The request's headers did not arrive within {_HEADER_DEADLINE_S:.0f} s.",
+        f"リクエストヘッダーが {_HEADER_DEADLINE_S:.0f} 秒以内に届きませんでした。", status=408,
+    )  # fmt: skip
