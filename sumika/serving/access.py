@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from starlette.routing import compile_path
@@ -16,7 +16,7 @@ from sumika.models.principals import ROLES, Endpoint, Principal, Role
 from sumika.serving import requests
 
 Roles = frozenset[Role]
-Fields = Mapping[str, Roles]
+Fields = dict[str, Roles]
 
 ALL: Roles = frozenset(ROLES)
 STAFF: Roles = frozenset({"admin", "engineer"})

@@ -31,7 +31,8 @@ class Ticket:
 
     @classmethod
     def new(cls, issuer: str, next: str) -> Ticket:
-        return cls(issuer, *(secrets.token_urlsafe(32) for _ in range(3)), own_path(next))
+        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        return cls(issuer, state, nonce, verifier, own_path(next))
 
     @property
     def challenge(self) -> str:
