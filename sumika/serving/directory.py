@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,6 +63,8 @@ class Snapshot:
     routes: Mapping[str, Route] = field(default_factory=dict)
     engines: Mapping[int, tuple[EngineRow, ...]] = field(default_factory=dict)
     keys: KnownKeys = field(default_factory=dict)
+    # When it must be read again, whatever the revision (seconds of the epoch): a key ends.
+    until: float = float("inf")
 
     def ready_engines(self, target: Target) -> list[EngineRow]:
         """Engines that are ready and hold what `target` needs."""
@@ -118,7 +121,8 @@ class Directory:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                fresh = await asyncio.to_thread(self._read_if_moved, self.snapshot.revision)
+                known = self.snapshot.revision if time.time() < self.snapshot.until else -1
+                fresh = await asyncio.to_thread(self._read_if_moved, known)
                 if fresh is not None:
                     self.snapshot = fresh
                     self._moved.set()
@@ -167,7 +171,8 @@ class Directory:
             for engine in engines.list_all(connection):
                 by_base[engine.base_id].append(engine)
             valid = known_keys.known(keys.list_all(connection), datetime.now(UTC))
-            return Snapshot(now, routes, {base: tuple(rows) for base, rows in by_base.items()}, valid)
+            rows_by_base = {base: tuple(rows) for base, rows in by_base.items()}
+            return Snapshot(now, routes, rows_by_base, valid, known_keys.first_end(valid))
 
 
 def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:

@@ -39,6 +39,12 @@ def known(found: Iterable[Key], moment: datetime) -> KnownKeys:
     return result
 
 
+def first_end(known: KnownKeys) -> float:
+    """When the first of them ends (seconds of the epoch). Those that ended are then left out, as revoked ones are, so that
+    they are told apart from unknown ones by nothing."""
+    return min((key.until for key in known.values()), default=_FOREVER)
+
+
 def identify(secret: str, among: KnownKeys, now: float) -> Principal | None:
     """Whose `secret` is at `now` (seconds of the epoch). Every step is taken for every secret: no short cut tells by its
     time why one is refused."""
