@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from sqlalchemy import Connection
 
 from sumika.models import moves
@@ -13,6 +13,8 @@ from sumika.models.principals import Principal
 from sumika.models.store import Store
 from sumika.serving.admin.aliases import check_reach
 from sumika.serving.admin.asking import After, Asker, Limit, number, page
+
+MoveId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 def router(store: Store) -> APIRouter:
@@ -25,7 +27,7 @@ def router(store: Store) -> APIRouter:
         return page(rows, limit, lambda move: move.id, Move.shown)
 
     @routes.get("/{move_id}")
-    def show(who: Asker, move_id: int) -> dict[str, Any]:
+    def show(who: Asker, move_id: MoveId) -> dict[str, Any]:
         with store.read() as connection:
             move = moves.get(connection, move_id)
         check_reach(who, move.alias)
