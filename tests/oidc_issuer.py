@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -47,6 +47,7 @@ class Issuer:
         self.delay_s = 0.0
         # Of a sign-in: what each code stands for.
         self.codes: dict[str, dict[str, Any]] = {}
+        self.clients: list[tuple[str, str]] = []  # id and secret, as Basic authentication brought them
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,6 +55,9 @@ class Issuer:
                 issuer._answer(self, None)
 
             def do_POST(self) -> None:
+                basic = self.headers.get("authorization", "").removeprefix("Basic ")
+                name, _, secret = base64.b64decode(basic).decode().partition(":")
+                issuer.clients.append((unquote(name), unquote(secret)))
                 issuer._answer(self, self.rfile.read(int(self.headers["content-length"])).decode())
 
             def log_message(self, *_: Any) -> None:

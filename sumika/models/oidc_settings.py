@@ -33,6 +33,14 @@ def check_url(url: str) -> str:
     return url
 
 
+def _origin(url: str) -> str:
+    """As browsers write it into `Origin`: no path, a host in small letters, no port that the scheme implies (RFC 6454)."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    implied = parts.port in (None, {"https": 443, "http": 80}[parts.scheme])
+    return f"{parts.scheme}://{host}" + ("" if implied else f":{parts.port}")
+
+
 class Grant(BaseModel):
     """One line of who gets what: by a group of the groups claim, or by an e-mail address that the issuer has verified."""
 
@@ -89,8 +97,8 @@ class OidcSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> OidcSettings:
-        if self.public_url is not None and (urlsplit(check_url(self.public_url)).path or urlsplit(self.public_url).query):
-            raise ValueError("public_url has no path, not even a / at its end")
+        if self.public_url is not None and self.public_url != _origin(check_url(self.public_url)):
+            raise ValueError(f"public_url is compared with what browsers say, who spell it {_origin(self.public_url)}")
         for what, seen in (("name", [i.name for i in self.issuers]), ("issuer", [i.issuer for i in self.issuers])):
             if len(set(seen)) != len(seen):
                 raise ValueError(f"two issuers have the same {what}")

@@ -103,6 +103,8 @@ class Table:
 
     def find(self, method: str, path: str) -> Rule:
         """Raises SumikaError `path_not_found` (404), `method_not_allowed` (405)."""
+        if not path.isprintable():  # NUL, which PostgreSQL takes in no text
+            raise nothing_here()
         methods = self._exact.get(path)
         if methods is None:
             methods = next((methods for pattern, methods in self._patterns if pattern.match(path)), None)

@@ -90,7 +90,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         Gate,
         table=Table(),
         tokens=[KeyAuthenticator(lambda: directory.snapshot.keys, used), TokenAuthenticator(providers)],
-        sessions=SessionAuthenticator(lambda held: login.find_session(store, held)),
+        sessions=SessionAuthenticator(lambda held: login.find_session(settings.oidc, store, held)),
         origin=settings.oidc.public_url,
         refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
     )
@@ -152,7 +152,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 class RequestIds:
     """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed.
 
-    `refused` is told of each answer 401 or 403, whoever gave it.
+    `refused` is told of each answer that is an error, whoever gave it.
     """
 
     def __init__(self, app: ASGIApp, refused: Callable[[Scope, int], None]) -> None:
@@ -168,7 +168,7 @@ class RequestIds:
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if message["status"] in (401, 403):
+                if message["status"] >= 400:
                     self._refused(scope, message["status"])
                 message["headers"] = [*message.get("headers", []), (_REQUEST_ID, request_id.encode())]
             await send(message)

@@ -1,4 +1,4 @@
-"""Refused sign-ins, counted by minute, peer and status, so that a flood of bad keys is a few rows of the audit log."""
+"""Refused requests and sign-ins, counted by minute, who and why, so that a flood of bad keys is a few rows of the audit log."""
 
 from __future__ import annotations
 
@@ -10,34 +10,46 @@ from starlette.types import Scope
 from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.audit.chain import Entry
+from sumika.models.principals import Principal
 
-# Told apart within a minute; further peers are counted together.
-MOST_PEERS = 64
-_OTHERS = "others"
+# Told apart within a minute; further ones are counted together.
+MOST = 64
+_OTHERS = Actor("peer:others")
+_STATUSES = (401, 403)
+_CODES = ("sign_in_failed",)
 
 
 class Refused:
-    """What one gateway worker refused with 401 and 403. A peer is an address; behind a proxy that is the proxy's."""
+    """What one gateway worker refused with 401 and 403, and sign-ins that failed. Who is not known counts as a peer: an
+    address; behind a proxy that is the proxy's."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str, int]] = Counter()
+        self._counts: Counter[tuple[str, Actor, int, str]] = Counter()
 
     def count(self, scope: Scope, status: int) -> None:
-        client = scope.get("client")
-        key = (_minute(), str(client[0]) if client else "unknown", status)
-        if key not in self._counts and len(self._counts) >= MOST_PEERS:
-            key = (key[0], _OTHERS, status)
+        code = scope["state"].get("code", "")
+        if status not in _STATUSES and code not in _CODES:
+            return
+        key = (_minute(), _who(scope), status, code)
+        if key not in self._counts and len(self._counts) >= MOST:
+            key = (key[0], _OTHERS, status, code)
         self._counts[key] += 1
 
     def take(self, *, ending: bool) -> list[Entry]:
-        """A row for each peer of the minutes that are over (all, when `ending`), which are forgotten then."""
+        """A row for each of the minutes that are over (all, when `ending`), which are forgotten then."""
         over = [key for key in self._counts if ending or key[0] != _minute()]
         return [_entry(*key, self._counts.pop(key)) for key in over]
 
 
-def _entry(minute: str, peer: str, status: int, count: int) -> Entry:
+def _entry(minute: str, who: Actor, status: int, code: str, count: int) -> Entry:
     details = {"count": count, "minute": minute, "status": status}
-    return Entry(Action.AUTH_REFUSED, "gateway", "refused", details=details, actor=Actor(f"peer:{peer}"))
+    return Entry(Action.AUTH_REFUSED, "gateway", "refused", code, details, who)
+
+
+def _who(scope: Scope) -> Actor:
+    principal: Principal | None = scope["state"].get("principal")
+    client = scope.get("client")
+    return Actor(principal.id, principal.role) if principal else Actor(f"peer:{client[0] if client else 'unknown'}")
 
 
 def _minute() -> str:

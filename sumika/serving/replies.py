@@ -28,6 +28,8 @@ def error_body(error: SumikaError, speak: Language) -> dict[str, object]:
 
 
 def error_response(error: SumikaError, scope: Scope) -> JSONResponse:
+    """The answer; `scope["state"]` keeps its code for who counts refusals."""
+    scope.setdefault("state", {})["code"] = error.code
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -77,6 +79,25 @@ def test_revoked_key_ends_within_a_second_on_every_gateway_under_load(tmp_path: 
     finally:
         assert second.stop() == 0
         finish(first)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/admin/v1/keys", {"name": "late", "role": "admin"}), ("/v1/chat/completions", CHAT)], ids=["admin", "chat"]
+)  # fmt: skip
+def test_key_that_is_revoked_while_its_request_arrives_opens_nothing(stack: Stack, path: str, body: dict[str, Any]) -> None:
+    secret, key_id = stack.new_key(role="admin")
+    sent = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {secret}\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}"
+    with socket.create_connection((stack.settings.host, stack.settings.port), timeout=10) as link:
+        link.sendall(head.encode() + b"\r\n\r\n" + sent[:10])
+        time.sleep(0.3)
+        with stack.store.write() as connection:
+            keys.revoke(connection, key_id)
+        until(lambda: stack.client(secret).get("/v1/models").status_code == 401)
+        link.sendall(sent[10:])
+        assert link.recv(65_536).startswith(b"HTTP/1.1 401")
+    with stack.store.read() as connection:
+        assert not [key for key in keys.list_all(connection) if key.name == "late"]
 
 
 def test_answer_is_the_same_for_whatever_is_no_key(stack: Stack) -> None:
@@ -158,7 +179,8 @@ def test_alias_is_moved_and_rolled_back_by_the_admin_api(stack: Stack, talk: str
     ("method", "path", "body"),
     [
         ("POST", "/admin/v1/keys", {"name": "Ａ"}), ("POST", "/admin/v1/keys", {"name": "x", "expires_at": "2020-01-01T00:00:00Z"}),
-        ("POST", "/admin/v1/keys", {"name": "x", "expires_at": 1}), ("POST", "/admin/v1/keys", {"name": "x", "expires_at": "2027-01-01"}),
+        ("POST", "/admin/v1/keys", {"name": "x", "expires_at": 1}),
+        ("POST", "/admin/v1/keys", {"name": "x", "expires_at": "9999-12-31T23:59:59-14:00"}), ("POST", "/admin/v1/keys", {"name": "x", "expires_at": "2027-01-01T00:00:00"}), ("POST", "/admin/v1/keys", {"name": "x", "expires_at": "2027-01-01"}),
         ("POST", "/admin/v1/keys", {"name": "x", "aliases": "talk"}), ("POST", "/admin/v1/keys", {"name": True}),
         ("POST", "/admin/v1/keys", {}), ("POST", "/admin/v1/teams", {"name": "a\u0000"}), ("POST", "/admin/v1/teams", {"name": "x" * 300}),
         ("GET", "/admin/v1/keys?limit=0", None), ("GET", "/admin/v1/keys?limit=1e3", None), ("GET", "/admin/v1/moves?after=-1", None),

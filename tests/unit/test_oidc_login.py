@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sumika.models import clock, sessions
 from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
+from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.oidc_settings import Grant, IssuerSettings, OidcSettings
 from sumika.models.settings import Settings
@@ -38,13 +39,20 @@ def as_new(issuer: Issuer) -> None:
     issuer.codes.clear()
 
 
+GRANTS = [Grant(group="llm-admins", role="admin"), Grant(group="llm-engineers", role="engineer", team="dx")]
+
+
+def gateway(issuer: Issuer, store: Store, home: Home, **changed: Any) -> httpx.AsyncClient:
+    """A browser in front of a gateway that trusts `issuer`."""
+    wish = {"name": "company", "issuer": issuer.url, "audience": AUDIENCE, "client_id": CONSOLE, "grants": GRANTS}
+    settings = Settings(home=home.root, oidc=OidcSettings(public_url=OURS, issuers=[IssuerSettings(**(wish | changed))]))
+    transport = httpx.ASGITransport(create_app(settings, store), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=OURS)
+
+
 @pytest.fixture
 async def browser(issuer: Issuer, store: Store, home: Home) -> AsyncIterator[httpx.AsyncClient]:
-    grants = [Grant(group="llm-admins", role="admin"), Grant(group="llm-engineers", role="engineer", team="dx")]
-    one = IssuerSettings(name="company", issuer=issuer.url, audience=AUDIENCE, client_id=CONSOLE, grants=grants)
-    settings = Settings(home=home.root, oidc=OidcSettings(public_url=OURS, issuers=[one]))
-    transport = httpx.ASGITransport(create_app(settings, store), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url=OURS) as client:
+    async with gateway(issuer, store, home) as client:
         yield client
 
 
@@ -208,6 +216,34 @@ async def test_page_of_another_site_changes_nothing_with_a_browsers_cookie(
     typed = {"origin": OURS, "content-type": "text/plain"}
     assert (await browser.post("/admin/v1/teams", content='{"name":"x"}', headers=typed)).status_code == 415
     assert (await browser.post("/admin/v1/teams", json={"name": "x"}, headers={"origin": OURS})).status_code == 201
+
+
+async def test_session_ends_with_its_grant(browser: httpx.AsyncClient, issuer: Issuer, store: Store, home: Home) -> None:
+    await signed_in(browser, issuer, groups=["llm-admins"])
+    for changed, status in (({}, 200), ({"grants": GRANTS[1:]}, 401), ({"name": "other"}, 401)):
+        async with gateway(issuer, store, home, **changed) as later:
+            later.cookies = browser.cookies
+            assert (await later.get("/admin/v1/me")).status_code == status, changed
+
+
+async def test_console_shows_its_secret_to_the_issuer_whatever_is_in_it(issuer: Issuer, store: Store, home: Home) -> None:
+    file = home.root / "console.secret"
+    file.write_text("p:ä %\n")
+    async with gateway(issuer, store, home, client_id="urn:sumika:console", client_secret_file=file) as browser:
+        assert (await signed_in(browser, issuer)).status_code == 303
+    assert issuer.clients[-1] == ("urn:sumika:console", "p:ä %")
+    file.unlink()
+    with pytest.raises(SumikaError) as told:
+        gateway(issuer, store, home, client_secret_file=file)
+    assert told.value.code == "bad_config"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://AI.example.co.jp", f"{OURS}:443", f"{OURS}/", f"{OURS}#", f"{OURS}?", "http://ai.example.co.jp"]
+)
+def test_address_that_no_browser_would_call_its_origin_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"public_url|https://"):
+        OidcSettings(public_url=url)
 
 
 @pytest.mark.parametrize("held", ["x", "", "é", "a" * 10_000, "' OR 1=1--"])

@@ -98,6 +98,11 @@ async def test_token_in_googles_shape_is_told_by_its_verified_address(issuer: Is
     assert await who.identify(issuer.token(claims)) == Principal("oidc:company:110169484474386276334", "sato", "app", "soumu")
 
 
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    real = time.monotonic
+    monkeypatch.setattr(providers.time, "monotonic", lambda: real() + seconds)
+
+
 def pem(issuer: Issuer) -> bytes:
     return issuer.rsa.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
@@ -154,6 +159,7 @@ BAD: dict[str, Callable[[Issuer], str]] = {
     "key elsewhere (x5u)": lambda i: i.token(key=OTHER_RSA, x5u="https://evil.example/cert"),
     "typ of another kind": headed(typ="logout+jwt"),
     "typ is a number": headed(typ=1),
+    "bound to its sender": claimed(cnf={"x5t#S256": "x"}),
     "nested": headed(cty="JWT"),
     "wrong iss": claimed(iss="https://evil.example"),
     "iss with a slash more": lambda i: i.token(i.claims(iss=i.url + "/")),
@@ -278,8 +284,7 @@ async def test_rotated_keys_are_fetched_once_the_pause_is_over(
     issuer.keys = [jwk(OTHER_RSA, "rsa-2")]
     new = issuer.token(key=OTHER_RSA, kid="rsa-2")
     assert await who.identify(new) is None  # within the pause
-    now = time.monotonic()
-    monkeypatch.setattr(providers.time, "monotonic", lambda: now + 61)
+    later(monkeypatch, 61)
     assert await who.identify(new) is not None
     assert await who.identify(issuer.token(issuer.claims(jti="fresh"))) is None  # signed by a key that is no more
 
@@ -291,6 +296,17 @@ async def test_issuer_that_is_away_is_told_and_not_taken_for_a_refusal(issuer: I
         await who.identify(issuer.token())
     assert (told.value.code, told.value.status) == ("issuer_unreachable", 503)
     assert await who.identify(issuer.token(issuer.claims(iss="https://stranger.example"))) is None
+
+
+async def test_issuer_that_hangs_delays_nobody_whose_key_is_known(
+    issuer: Issuer, who: TokenAuthenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await who.identify(issuer.token()) is not None
+    issuer.delay_s = 2.0
+    later(monkeypatch, 2 * 3600)  # the keys are old by now
+    assert await asyncio.wait_for(who.identify(issuer.token(issuer.claims(sub="later"))), 1) is not None
+    await asyncio.sleep(0.1)
+    assert issuer.asked["/.well-known/openid-configuration"] == 2  # and are asked for meanwhile
 
 
 async def test_issuer_that_goes_away_later_is_believed_to_have_its_keys(issuer: Issuer, who: TokenAuthenticator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -20,7 +20,11 @@ from sumika.serving.admin.asking import After, Asker, Body, Limit, actor, page
 def _moment(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("write a moment such as 2027-03-31T23:59:59+09:00")
-    return datetime.fromisoformat(value)
+    moment = datetime.fromisoformat(value)
+    try:
+        return moment if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("write a moment before the year 9999") from None
 
 
 _Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]

@@ -41,19 +41,20 @@ class Outside:
 
 async def get(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     """Raises Unreachable."""
-    return await _fetched(session, "GET", url)
+    return await _fetched(session, "GET", url, {})
 
 
-async def post(
-    session: aiohttp.ClientSession, url: str, form: Mapping[str, str], auth: aiohttp.BasicAuth | None
-) -> dict[str, Any]:
+async def post(session: aiohttp.ClientSession, url: str, form: Mapping[str, str], authorization: str | None) -> dict[str, Any]:
     """Raises Unreachable."""
-    return await _fetched(session, "POST", url, data=form, auth=auth)
+    headers = {} if authorization is None else {"authorization": authorization}
+    return await _fetched(session, "POST", url, headers, data=form)
 
 
-async def _fetched(session: aiohttp.ClientSession, method: str, url: str, **more: Any) -> dict[str, Any]:
+async def _fetched(
+    session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], **more: Any
+) -> dict[str, Any]:
+    headers = {"accept": "application/json", **headers}
     try:
-        headers = {"accept": "application/json"}
         async with session.request(method, check_url(url), headers=headers, allow_redirects=False, **more) as response:
             if response.status != 200:
                 raise Unreachable(f"{url} answered {response.status}", response.status)

@@ -7,7 +7,7 @@ import hmac
 import logging
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from fastapi import APIRouter, Request
@@ -17,7 +17,7 @@ from sumika.models import audit, sessions
 from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, quoted
-from sumika.models.oidc_settings import OidcSettings
+from sumika.models.oidc_settings import IssuerSettings, OidcSettings
 from sumika.models.principals import Principal
 from sumika.models.store import Store
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
@@ -72,6 +72,7 @@ class _Login:
     def __init__(self, settings: OidcSettings, providers: Sequence[Provider], store: Store) -> None:
         self._settings = settings
         self._providers = {provider.settings.name: provider for provider in providers}
+        self._secrets = {provider.settings.name: _client_auth(provider.settings) for provider in providers}
         self._store = store
 
     def provider(self, name: str) -> Provider:
@@ -128,7 +129,7 @@ class _Login:
         claims = await self._claims(provider, ticket, code[0])
         found = people.principal(provider.settings, claims)
         if found is None:
-            self._tell_stranger(people.identity(provider.settings, claims))
+            await asyncio.to_thread(self._tell_stranger, people.identity(provider.settings, claims))
             raise SumikaError(
                 "no_role",
                 "You are signed in at your company, but nobody has given you a role here. Ask your administrator.",
@@ -144,12 +145,8 @@ class _Login:
             "grant_type": "authorization_code", "code": code, "redirect_uri": self._redirect_uri,
             "client_id": settings.client_id, "code_verifier": ticket.verifier,
         }  # fmt: skip
-        auth = None
-        if settings.client_secret_file is not None:
-            secret = (await asyncio.to_thread(settings.client_secret_file.read_text)).strip()
-            auth = aiohttp.BasicAuth(settings.client_id, secret)
         try:
-            answer = await provider.redeem(form, auth)
+            answer = await provider.redeem(form, self._secrets[settings.name])
             unverified = tokens.read(str(answer.get("id_token", "")))
             if unverified.issuer != settings.issuer:
                 raise Refused("it is another issuer's")
@@ -185,17 +182,36 @@ class _Login:
             audit.append(connection, Action.SESSION_BEGIN, identity, outcome="refused", reason="no_role")
 
 
-def find_session(store: Store, secret: str) -> Principal | None:
-    """Who holds a session; its time of last use moves on."""
+def find_session(settings: OidcSettings, store: Store, secret: str) -> Principal | None:
+    """Who holds a session, where the settings still grant it; its time of last use moves on."""
     with store.read() as connection:
         found = sessions.find(connection, secret)
-    if found is None:
+    if found is None or not people.still_granted(settings, found[0]):
         return None
     principal, is_old = found
     if is_old:
         with store.write(quiet=True) as connection:
             sessions.touch(connection, secret)
     return principal
+
+
+def _client_auth(settings: IssuerSettings) -> str | None:
+    """How the console shows the issuer that it is itself: form-encoded as RFC 6749, 2.3.1 wants, since an id may hold a ':'.
+
+    Raises:
+        SumikaError: `bad_config`, where the secret's file can't be read.
+    """
+    if settings.client_secret_file is None:
+        return None
+    try:
+        secret = settings.client_secret_file.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise SumikaError(
+            "bad_config",
+            f"oidc: client_secret_file of '{settings.name}' can't be read ({type(error).__name__}). Correct the path or its rights.",
+            f"oidc: 「{settings.name}」の client_secret_file を読めません({type(error).__name__})。パスか権限を直してください。",
+        ) from None
+    return aiohttp.encode_basic_auth(quote(settings.client_id, safe=""), quote(secret, safe=""))
 
 
 def _keep(response: Response, name: str, value: str, seconds: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Any
 
-from sumika.models.oidc_settings import Grant, IssuerSettings
+from sumika.models.oidc_settings import Grant, IssuerSettings, OidcSettings
 from sumika.models.principals import Principal
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
@@ -29,6 +29,13 @@ def identity(issuer: IssuerSettings, claims: dict[str, Any]) -> str:
     if not _PLAIN.fullmatch(subject):
         subject = f"sha256:{hashlib.sha256(subject.encode(errors='replace')).hexdigest()}"
     return f"oidc:{issuer.name}:{subject}"
+
+
+def still_granted(settings: OidcSettings, principal: Principal) -> bool:
+    """Whether whoever signed in as `principal` could do so still, as far as the settings go: its issuer is there, and a grant
+    of its role and team. Groups that changed at the issuer show at the next sign-in."""
+    issuer = next((one for one in settings.issuers if principal.id.startswith(f"oidc:{one.name}:")), None)
+    return issuer is not None and any((grant.role, grant.team) == (principal.role, principal.team) for grant in issuer.grants)
 
 
 def _matches(grant: Grant, groups: frozenset[str], email: str | None) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 # within `_PAUSE_S` of the last time, so that made-up names of keys are no way to make us call the issuer.
 _FRESH_S = 3600.0
 _PAUSE_S = 60.0
-_PAUSE_AFTER_FAILURE_S = 10.0
+_PAUSE_AT_FIRST_S = 10.0
 # An issuer that is away for longer than this is no longer believed to have the keys it had.
 _OLDEST_S = 24 * 3600.0
 _MOST_KEYS = 100
@@ -52,6 +51,7 @@ class Provider:
         self._known: Known | None = None
         self._next_try = 0.0
         self._lock = asyncio.Lock()
+        self._renewing: asyncio.Task[None] | None = None
 
     async def key(self, kid: str, algorithm: str) -> PyJWK | None:
         """The issuer's key of this name for this algorithm.
@@ -59,9 +59,11 @@ class Provider:
         Raises:
             SumikaError: `issuer_unreachable` (503), where its keys are not known.
         """
-        known = self._known
-        if known is None or time.monotonic() - known.at > _FRESH_S or (kid, algorithm) not in known.keys:
+        known, now = self._known, time.monotonic()
+        if known is None or now - known.at > _OLDEST_S or (kid, algorithm) not in known.keys:
             await self._refresh()
+        elif now - known.at > _FRESH_S and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.create_task(self._refresh())  # an issuer that hangs delays nobody whose key is known
         return (await self.known()).keys.get((kid, algorithm))
 
     async def known(self) -> Known:
@@ -72,9 +74,9 @@ class Provider:
             raise fetching.unreachable(self.settings.name)
         return self._known
 
-    async def redeem(self, form: Mapping[str, str], auth: aiohttp.BasicAuth | None) -> dict[str, Any]:
+    async def redeem(self, form: Mapping[str, str], authorization: str | None) -> dict[str, Any]:
         """What the token endpoint gives for `form`. Raises Unreachable; SumikaError `issuer_unreachable`."""
-        return await fetching.post(self._outside.session(), (await self.known()).token_endpoint, form, auth)
+        return await fetching.post(self._outside.session(), (await self.known()).token_endpoint, form, authorization)
 
     async def _refresh(self) -> None:
         async with self._lock:
@@ -84,7 +86,7 @@ class Provider:
                 self._known = await self._fetched()
                 self._next_try = time.monotonic() + _PAUSE_S
             except Unreachable as error:
-                self._next_try = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+                self._next_try = time.monotonic() + (_PAUSE_AT_FIRST_S if self._known is None else _PAUSE_S)
                 log.error("issuer %s: %s", self.settings.name, error)
 
     async def _fetched(self) -> Known:

@@ -75,6 +75,8 @@ def check_access(unverified: Unverified, key: PyJWK, issuer: IssuerSettings) -> 
     claims = _verified(unverified, key, issuer, issuer.audience, _ACCESS_TYPES)
     if claims.get("typ") not in _ACCESS_KINDS or _OF_ID_TOKENS & claims.keys():
         raise Refused("it is no access token")
+    if "cnf" in claims:  # RFC 7800: good only in the hands of who can prove to hold a key, which a Bearer header does not
+        raise Refused("it is bound to its sender")
     # `azp`: Keycloak, Entra ID v2, Google; `client_id`: RFC 9068; `appid`: Entra ID v1.
     _check_party(claims, ("azp", "client_id", "appid"), [issuer.client_id, *issuer.clients])
     return claims
