@@ -26,6 +26,7 @@ from sumika.serving import requests
 from sumika.serving.auth import authenticate, require_admin
 from sumika.serving.directory import Directory, Route
 from sumika.serving.inference import Gateway, Inference
+from sumika.serving.metering import Metering
 from sumika.serving.metrics import Metrics
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
@@ -40,17 +41,20 @@ _REQUEST_ID = b"x-request-id"
 def create_app(settings: Settings, store: Store) -> FastAPI:
     """The gateway over `store`. Its lifespan polls the store and closes what it opened."""
     limits = settings.gateway
-    directory = Directory(store, secrets.token_hex(8), os.getpid())
+    worker_id = secrets.token_hex(8)
+    directory = Directory(store, worker_id, os.getpid())
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder)
+    metering = Metering(store, settings.layout.usage, worker_id, metrics)
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         directory.refresh()
         polling = asyncio.create_task(directory.run())
         recording = asyncio.create_task(recorder.run())
+        counting = asyncio.create_task(metering.run())
         try:
             yield
         finally:
@@ -59,7 +63,9 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
                 await polling
             await upstream.close()
             recorder.close()
+            metering.close()
             await recording
+            await counting
             directory.leave()
 
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

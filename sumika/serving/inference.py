@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from sumika.models import clock
-from sumika.models.actor import Actor
 from sumika.models.audit import Action
-from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.errors import SumikaError
 from sumika.models.keys import Key
 from sumika.models.settings import GatewaySettings
+from sumika.models.usage.rows import Endpoint
 from sumika.serving import requests
 from sumika.serving.auth import authenticate
 from sumika.serving.directory import Directory
+from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.placing import Placing, resolve
-from sumika.serving.proxy import Answer, ClientGone, Upstream, read_body, unless_gone
-from sumika.serving.recording import Exchange, Recorder
+from sumika.serving.proxy import ClientGone, Upstream, read_body, unless_gone
+from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
-
-log = logging.getLogger(__name__)
+from sumika.serving.request_record import CLIENT_CLOSED, VERSION_HEADER, RecordedAnswer, RequestRecord
 
 Request = requests.ChatRequest | requests.CompletionRequest
-
-# What the log says of a request whose client left (nginx's number for it).
-CLIENT_CLOSED = 499
-# Which version answered, or would have.
-VERSION_HEADER = "x-sumika-version"
+# A Japanese character is three bytes of UTF-8 and about one token; four letters of English are one too.
+BYTES_PER_TOKEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +37,7 @@ class Gateway:
     upstream: Upstream
     metrics: Metrics
     recorder: Recorder
+    metering: Metering
 
 
 class Inference:
@@ -53,10 +47,11 @@ class Inference:
         self._gateway = gateway
         self._path = path
         self._kind = kind
+        self._endpoint: Endpoint = "chat" if kind is requests.ChatRequest else "completions"
         self._action = Action.INFERENCE_CHAT if kind is requests.ChatRequest else Action.INFERENCE_COMPLETION
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = _Record(time.monotonic(), scope["state"]["request_id"])
+        record = RequestRecord(scope["state"]["request_id"])
         try:
             await self._answer(scope, receive, send, record)
             record.status = record.status or 200
@@ -70,11 +65,13 @@ class Inference:
                 response.headers[VERSION_HEADER] = record.version
             await response(scope, receive, send)
         finally:
+            record.end()
             record.tell(self._gateway.metrics)
             if record.key != UNKNOWN:
+                self._gateway.metering.note(record.usage(self._endpoint))
                 self._gateway.recorder.note(record.exchange(self._action), admitted=record.admitted)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, record: _Record) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         gateway = self._gateway
         key = authenticate(scope, gateway.directory.snapshot.keys)
         record.key, record.role = key.id, key.role
@@ -83,11 +80,13 @@ class Inference:
         if gateway.recorder.keeps_content:
             record.content = (body, [])
         request = requests.parse(self._kind, body)
+        record.prompt_estimate = len(body) // BYTES_PER_TOKEN
         route = resolve(gateway.directory.snapshot, key, request.model)
         record.alias, record.version = route.alias, route.target(key.id).version
-        await unless_gone(receive, self._forward(key, request, _Timed(scope, send, record), record))
+        answer = RecordedAnswer(scope, send, record, shows_usage=request.shows_usage)
+        await unless_gone(receive, self._forward(key, request, answer, record))
 
-    async def _forward(self, key: Key, request: Request, answer: _Timed, record: _Record) -> None:
+    async def _forward(self, key: Key, request: Request, answer: RecordedAnswer, record: RequestRecord) -> None:
         """To an engine; to another one where the first was lost before it said anything."""
         gateway, lost = self._gateway, dict[str, SumikaError]()
         while True:
@@ -96,73 +95,10 @@ class Inference:
             except SumikaError as error:
                 raise next(iter(lost.values()), error) from None
             with gateway.directory.lease(engine.id, target.version):
-                record.version = target.version
+                record.version, record.dispatched = target.version, True
                 try:
                     return await gateway.upstream.forward(engine.socket, self._path, request.upstream(target.version), answer)
                 except SumikaError as error:
                     if error.code != "engine_unreachable":
                         raise
                     lost[engine.id] = error
-
-
-@dataclass(slots=True)
-class _Record:
-    """What is told of one request when it has ended. Nothing of what it said, but `content`, which goes nowhere unsealed."""
-
-    began: float
-    request_id: str
-    alias: str = UNKNOWN
-    version: str = UNKNOWN
-    key: str = UNKNOWN
-    role: str = ""
-    code: str = UNKNOWN
-    status: int = 0
-    first_byte: float | None = None
-    admitted: bool = False
-    content: tuple[bytes, list[bytes]] | None = None
-
-    def exchange(self, action: Action) -> Exchange:
-        """For the audit log."""
-        outcome: Outcome = "done" if self.status < 400 else "refused" if self.status < 500 else "failed"
-        details = {
-            "request": self.request_id, "version": self.version, "status": self.status,
-            "ms": round((time.monotonic() - self.began) * 1000),
-        }  # fmt: skip
-        reason = self.code if self.code != UNKNOWN else ""
-        entry = Entry(action, self.alias, outcome, reason, details, Actor(self.key, self.role), clock.now())
-        return Exchange(self.request_id, entry, self.content)
-
-    def tell(self, metrics: Metrics) -> None:
-        self.status = self.status or 500  # ended by a fault of ours
-        seconds = time.monotonic() - self.began
-        metrics.requests.labels(self.alias, str(self.status)).inc()
-        metrics.duration.labels(self.alias).observe(seconds)
-        if self.first_byte is not None:
-            metrics.first_byte.labels(self.alias).observe(self.first_byte - self.began)
-        log.info(
-            "request %s key=%s alias=%s version=%s status=%d code=%s seconds=%.3f",
-            self.request_id, self.key, self.alias, self.version, self.status, self.code, seconds,
-        )  # fmt: skip
-
-
-class _Timed(Answer):
-    """Tells the version that answers, and notes when it began."""
-
-    def __init__(self, scope: Scope, send: Send, record: _Record) -> None:
-        super().__init__(scope, send)
-        self._record = record
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(VERSION_HEADER.encode(), self._record.version.encode())]
-
-    async def break_off(self, error: SumikaError) -> None:
-        self._record.status, self._record.code = error.status, error.code
-        await super().break_off(error)
-
-    async def send(self, chunk: bytes) -> None:
-        if self._record.first_byte is None:
-            self._record.first_byte = time.monotonic()
-        if self._record.content is not None:
-            self._record.content[1].append(chunk)
-        await super().send(chunk)

@@ -29,6 +29,7 @@ class Metrics:
         self.engines = Gauge("sumika_engines", "Engines by state", ["state"], registry=self.registry)
 
         self.audit_lost = Counter("sumika_audit_lost", "Requests whose row of the audit log was lost", registry=self.registry)
+        self.usage_lost = Counter("sumika_usage_lost", "Requests whose usage was lost", registry=self.registry)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

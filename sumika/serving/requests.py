@@ -57,11 +57,17 @@ class _Sampling(_Strict):
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
 
+    @property
+    def shows_usage(self) -> bool:
+        """Whether the client asked for a stream's usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
     def upstream(self, version: str) -> bytes:
-        """The body for the engine: what the client set, less what is ours, on the version its alias leads to."""
-        body: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"user", "model"})
-        if not self.stream:
-            body.pop("stream_options", None)
+        """The body for the engine: what the client set, less what is ours, on the version its alias leads to. A stream
+        always ends with its usage, which goes no further than the gateway where the client did not ask for it."""
+        body: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"user", "model", "stream_options"})
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
         return json.dumps({"model": version, **body}, ensure_ascii=False).encode()
 
 

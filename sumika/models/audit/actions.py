@@ -30,6 +30,8 @@ class Action(StrEnum):
     JOB_SUBMIT = "job.submit"
     KEY_CREATE = "key.create"
     KEY_REVOKE = "key.revoke"
+    LIMITS_CLEAR = "limits.clear"
+    LIMITS_SET = "limits.set"
     MODEL_EXPORT = "model.export"
     MODEL_IMPORT = "model.import"
     MODEL_PULL = "model.pull"
