@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -68,7 +67,7 @@ def abort(alias: Alias, reason: Reason = "", json: Json = False) -> None:
         with audit.refusals(store, Action.ALIAS_ABORT, alias), store.write() as connection:
             move = aliases.abort(connection, alias, actor=actor(), reason=reason)
     if json:
-        output.print_json(described(move))
+        output.print_json(move.shown())
     elif move.kind == "abort":
         output.say(
             f"The canary {move.from_ref} is ended; {alias} → {move.to_ref} for everybody.",
@@ -101,13 +100,6 @@ def scale(
             f"{base}: {replicas} engines asked for; see 'sumika status'.",
             f"{base}: エンジン {replicas} 個を依頼しました。sumika status で確認できます。",
         )
-
-
-def described(move: Move) -> dict[str, Any]:
-    fields = asdict(move)
-    fields["from"] = str(move.from_ref) if move.from_ref else None
-    fields["to"] = str(move.to_ref)
-    return {k: v for k, v in fields.items() if k not in ("from_ref", "to_ref", "to_id")}
 
 
 def wait_for(store: Store, move: Move) -> Move:
@@ -147,7 +139,7 @@ def _finish(store: Store, move: Move, wait: bool, json: bool) -> None:
     if wait:
         move = wait_for(store, move)
     if json:
-        output.print_json(described(move))
+        output.print_json(move.shown())
     elif move.state != "done":
         output.say(f"Asked for {move.alias} → {move.to_ref}.", f"{move.alias} → {move.to_ref} を依頼しました。")
     elif move.kind == "canary":

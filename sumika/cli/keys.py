@@ -1,56 +1,48 @@
-"""`sumika keys`: make, list and revoke API keys."""
+"""`sumika keys`: make, list, rotate and revoke API keys."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from sumika.cli import output
 from sumika.cli.context import opened
+from sumika.cli.durations import duration
 from sumika.cli.output import Json
 from sumika.models import audit, keys
 from sumika.models.audit import Action
-from sumika.models.errors import SumikaError
-from sumika.models.keys import Key, Role
+from sumika.models.keys import Key
+from sumika.models.principals import ENDPOINTS, ROLES, SENSITIVITIES, USUAL, all_of, one_of
 
 app = typer.Typer(no_args_is_help=True, help="API keys.")
-_ROLES = ("admin", "engineer", "app")
-
-
-def _shown(key: Key) -> dict[str, Any]:
-    """Everything but the hash, which helps nobody and belongs in the store alone."""
-    return {name: value for name, value in asdict(key).items() if name != "hash"}
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, for example soumu-bot.")],
-    role: Annotated[str, typer.Option(help="admin, engineer or app.")] = "app",
+    role: Annotated[str, typer.Option(help=", ".join(ROLES))] = "app",
+    team: Annotated[str | None, typer.Option(help="The team it belongs to ('sumika teams list').")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="An alias it may use; repeat for more. Default: all.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help=f"What it may call: {', '.join(ENDPOINTS)}. Default: all of its role.")
+    ] = None,
+    sensitivity: Annotated[
+        str, typer.Option(help=f"The most confidential data it may send: {', '.join(SENSITIVITIES)}.")
+    ] = USUAL,
     days: Annotated[int | None, typer.Option(min=1, max=3660, help="Days until it expires. Default: never.")] = None,
     json: Json = False,
 ) -> None:
     """Make a key and show it, this once."""
-    if role not in _ROLES:
-        raise SumikaError(
-            "bad_role",
-            f"'{role}' is no role; use {', '.join(_ROLES)}.",
-            f"「{role}」という役割はありません。{', '.join(_ROLES)} から選んでください。",
-        )
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     with opened() as (_, store), audit.refusals(store, Action.KEY_CREATE, name), store.write() as connection:
-        secret, key = keys.create(connection, name, role=cast(Role, role), aliases=alias or None, expires_at=expires)
-    if json:
-        output.print_json({"key": secret, **_shown(key)})
-        return
-    output.out().print(secret, highlight=False, soft_wrap=True)
-    output.err().print(
-        "このキーは二度と表示されません。安全な場所に保存してください。" if output.language() == "ja"
-        else "This key is not shown again; store it in a safe place.", style="dim",
-    )  # fmt: skip
+        secret, key = keys.create(
+            connection, name, role=one_of(ROLES, role, "role"), team=team, aliases=alias or None,
+            endpoints=all_of(ENDPOINTS, endpoint, "endpoint") if endpoint else None,
+            sensitivity=one_of(SENSITIVITIES, sensitivity, "sensitivity"), expires_at=expires,
+        )  # fmt: skip
+    _tell_secret(secret, key, json)
 
 
 @app.command("list")
@@ -59,16 +51,29 @@ def list_keys(json: Json = False) -> None:
     with opened() as (_, store), store.read() as connection:
         found = keys.list_all(connection)
     if json:
-        output.print_json([_shown(key) for key in found])
+        output.print_json([key.shown() for key in found])
         return
     rows = [
-        (k.id, k.name, k.role, f"…{k.last4}", ", ".join(k.aliases) if k.aliases is not None else "*", k.created_at[:19],
-         k.expires_at[:19] if k.expires_at else "", "revoked" if k.revoked_at else "")
+        (k.id, k.name, k.role, k.team, f"…{k.last4}", _few(k.aliases), _few(k.endpoints), k.sensitivity,
+         _day(k.last_used_at), _day(k.expires_at), "revoked" if k.revoked_at else "")
         for k in found
     ]  # fmt: skip
     output.print_table(
-        ("id", "name", "role", "key", "aliases", "created (UTC)", "expires", ""), rows, ("No keys yet.", "キーはまだありません。")
-    )
+        ("id", "name", "role", "team", "key", "aliases", "endpoints", "data up to", "last used", "expires", ""),
+        rows, ("No keys yet.", "キーはまだありません。"),
+    )  # fmt: skip
+
+
+@app.command()
+def rotate(
+    key_id: Annotated[str, typer.Argument(help="The id that 'sumika keys list' shows.")],
+    overlap: Annotated[str, typer.Option(help="How long the old secret stays good: 24h, 7d, 30m, 0.")] = "24h",
+    json: Json = False,
+) -> None:
+    """Give a key a new secret and show it, this once; its id, scopes and limits stay."""
+    with opened() as (_, store), audit.refusals(store, Action.KEY_ROTATE, key_id), store.write() as connection:
+        secret, key = keys.rotate(connection, key_id, duration(overlap))
+    _tell_secret(secret, key, json)
 
 
 @app.command()
@@ -77,6 +82,33 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that 'sumika keys 
     with opened() as (_, store), audit.refusals(store, Action.KEY_REVOKE, key_id), store.write() as connection:
         key = keys.revoke(connection, key_id)
     if json:
-        output.print_json(_shown(key))
+        output.print_json(key.shown())
     else:
         output.say(f"{key.name} (…{key.last4}) is revoked.", f"{key.name}(…{key.last4})を失効しました。")
+
+
+def _tell_secret(secret: str, key: Key, json: bool) -> None:
+    if json:
+        output.print_json({"key": secret, **key.shown()})
+        return
+    output.out().print(secret, highlight=False, soft_wrap=True)
+    until = key.previous_until[:19] if key.previous_until else None
+    output.err().print(
+        "このキーは二度と表示されません。安全な場所に保存してください。" if output.language() == "ja"
+        else "This key is not shown again; store it in a safe place.", style="dim",
+    )  # fmt: skip
+    if until is not None:
+        output.err().print(
+            f"以前のキーは {until} (UTC) まで使えます。"
+            if output.language() == "ja"
+            else f"The old one is good until {until} UTC.",
+            style="dim",
+        )
+
+
+def _few(names: tuple[str, ...] | None) -> str:
+    return "*" if names is None else ", ".join(names)
+
+
+def _day(moment: str | None) -> str:
+    return moment[:10] if moment else ""

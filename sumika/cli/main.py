@@ -7,7 +7,23 @@ import sys
 
 import typer
 
-from sumika.cli import aliases, archive, audit, chat, demo, doctor, jobs, keys, limits, models, output, serve, status, usage
+from sumika.cli import (
+    aliases,
+    archive,
+    audit,
+    chat,
+    demo,
+    doctor,
+    jobs,
+    keys,
+    limits,
+    models,
+    output,
+    serve,
+    status,
+    teams,
+    usage,
+)
 from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
 
@@ -24,6 +40,7 @@ usage.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")
+app.add_typer(teams.app, name="teams")
 app.add_typer(jobs.app, name="finetune")
 app.add_typer(archive.app, name="signing")
 app.add_typer(audit.app, name="audit")

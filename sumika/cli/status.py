@@ -8,7 +8,6 @@ from dataclasses import asdict
 import typer
 
 from sumika.cli import output, proof
-from sumika.cli.aliases import described
 from sumika.cli.context import opened
 from sumika.cli.output import Json
 from sumika.models import aliases, engines, moves, registry
@@ -35,7 +34,7 @@ def status(json: Json = False) -> None:
         output.print_json({
             "aliases": [_alias(alias, versions) for alias in pointed],
             "engines": [{**asdict(e), "base": str(versions[e.base_id].ref)} for e in rows],
-            "moves": [described(move) | {"proof": proven} for move, proven in recent],
+            "moves": [move.shown() | {"proof": proven} for move, proven in recent],
         })  # fmt: skip
         return
     _print_aliases(pointed, versions)

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sumika.cli import proof
-from sumika.cli.aliases import described
 from sumika.models import aliases, canary, manifest, moves, registry, signing
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -43,7 +42,7 @@ def whole(connection: Connection, version: Version, home: Home) -> dict[str, Any
         "canary": _canary(version, home),
         "signed_by": _signer(version, home),
         "aliases": [a.name for a in aliases.list_all(connection) if version.id in (a.version_id, a.canary_id)],
-        "moves": [described(m) | {"proof": proof.of(connection, m)} for m in moved],
+        "moves": [m.shown() | {"proof": proof.of(connection, m)} for m in moved],
     }
 
 

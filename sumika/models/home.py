@@ -52,6 +52,11 @@ class Home:
         return self.root / "audit.checkpoints"
 
     @property
+    def login_key(self) -> Path:
+        """What seals sign-ins that are under way."""
+        return self.root / "login.key"
+
+    @property
     def sockets(self) -> Path:
         """The 0700 folder of the engines' sockets: under the root, or a short one in the temporary folder
         when the root's path is too long for a socket."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -44,6 +44,12 @@ class Move:
     error: dict[str, str] | None
     asked_at: str
     ended_at: str | None
+
+    def shown(self) -> dict[str, Any]:
+        """For programs: as JSON spells it, versions by name."""
+        hidden = ("from_ref", "to_ref", "to_id")
+        versions = {"from": str(self.from_ref) if self.from_ref else None, "to": str(self.to_ref)}
+        return {name: value for name, value in asdict(self).items() if name not in hidden} | versions
 
     @property
     def failure(self) -> SumikaError | None:
@@ -109,9 +115,11 @@ def list_open(connection: Connection) -> list[Move]:
     return [_move(row) for row in connection.execute(_MOVES.where(_m.c.state == "open").order_by(_m.c.id))]
 
 
-def history(connection: Connection, alias: str | None = None, *, limit: int = 50) -> list[Move]:
-    """The newest moves first."""
+def history(connection: Connection, alias: str | None = None, *, limit: int = 50, below: int | None = None) -> list[Move]:
+    """The newest moves first; `below`: the last id of the page before."""
     query = _MOVES.order_by(_m.c.id.desc()).limit(limit)
+    if below is not None:
+        query = query.where(_m.c.id < below)
     return [_move(row) for row in connection.execute(query if alias is None else query.where(_m.c.alias == alias))]
 
 

@@ -141,6 +141,12 @@ def list_all(connection: Connection) -> list[Version]:
     return [_version(row) for row in rows]
 
 
+def page(connection: Connection, name: str | None = None, *, after: int = 0, limit: int) -> list[Version]:
+    """Versions that are not removed, by id, from the first one behind `after`."""
+    query = _COLUMNS.where(_v.c.removed_at.is_(None), _v.c.id > after).order_by(_v.c.id).limit(limit)
+    return [_version(row) for row in connection.execute(query if name is None else query.where(_v.c.name == name))]
+
+
 def folders(connection: Connection) -> set[str]:
     """The folders of all versions that are not removed."""
     return set(connection.scalars(select(_v.c.folder).where(_v.c.removed_at.is_(None))))

@@ -155,6 +155,40 @@ keys = Table(
     Column("created_at", _MOMENT, nullable=False),
     Column("expires_at", _MOMENT),
     Column("revoked_at", _MOMENT),
+    # A team's name; it stays here when the team goes.
+    Column("team", String(64)),
+    Column("endpoints", JSON),
+    Column("sensitivity", String(12), nullable=False),
+    Column("creator", String(128), nullable=False),
+    Column("rotated_at", _MOMENT),
+    # The secret before the last rotation, which is good until then.
+    Column("previous_hash", String(64), unique=True),
+    Column("previous_until", _MOMENT),
+    Column("last_used_at", _MOMENT),
+    CheckConstraint("role in ('admin', 'engineer', 'app')", name="role"),
+    CheckConstraint("sensitivity in ('public', 'internal', 'confidential')", name="sensitivity"),
+    CheckConstraint("(previous_hash is null) = (previous_until is null)", name="previous"),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("title", String(128), nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+)
+
+# Who is signed in at the console: by the SHA-256 of what the browser holds.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("principal", String(128), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("role", String(8), nullable=False),
+    Column("team", String(64)),
+    Column("began_at", _MOMENT, nullable=False),
+    Column("seen_at", _MOMENT, nullable=False),
     CheckConstraint("role in ('admin', 'engineer', 'app')", name="role"),
 )
 

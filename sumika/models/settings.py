@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from sumika.models import yamlfile
 from sumika.models.home import Home
+from sumika.models.oidc_settings import OidcSettings
 
 PREFIX = "SUMIKA_"
 DEFAULT_FILE = Path("configs/sumika.yaml")
@@ -64,6 +65,10 @@ class GatewaySettings(BaseModel):
     drain_timeout_s: float = Field(default=30, ge=0)
     max_held: int = Field(default=256, ge=0)
     hold_timeout_s: float = Field(default=300, ge=0)
+    # vLLM's own default of sequences at once; more would wait in the engine, in the order they came.
+    max_running_per_engine: int = Field(default=256, ge=1)
+    max_queued: int = Field(default=1024, ge=0)
+    limits_url: str | None = Field(default=None, pattern=r"^rediss?://")
 
 
 class FinetuneSettings(BaseModel):
@@ -108,6 +113,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     finetune: FinetuneSettings = FinetuneSettings()
     audit: AuditSettings = AuditSettings()
+    oidc: OidcSettings = OidcSettings()
 
     @model_validator(mode="after")
     def _no_default_secret(self) -> Settings:
@@ -171,6 +177,7 @@ def _strange_variables(environment: Mapping[str, str]) -> list[str]:
         ("GATEWAY", GatewaySettings.model_fields),
         ("FINETUNE", FinetuneSettings.model_fields),
         ("AUDIT", AuditSettings.model_fields),
+        ("OIDC", OidcSettings.model_fields),
     ):
         known += [f"{PREFIX}{group}__{name.upper()}" for name in names]
     strange = []

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route as StarletteRoute
@@ -19,15 +20,25 @@ from sumika import __version__
 from sumika.models.audit.witness import Witness
 from sumika.models.engines import STATES
 from sumika.models.errors import SumikaError
-from sumika.models.keys import Key
+from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving import requests
-from sumika.serving.auth import authenticate, require_admin
+from sumika.serving import admin, requests
+from sumika.serving.access import Table, not_this_way, nothing_here
 from sumika.serving.directory import Directory, Route
+from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
+from sumika.serving.known_keys import KeyAuthenticator
+from sumika.serving.last_used import LastUsed
+from sumika.serving.limiting.limiter import Limiter
+from sumika.serving.limiting.shared import SharedLedger
 from sumika.serving.metering import Metering
-from sumika.serving.metrics import Metrics
+from sumika.serving.metrics import UNKNOWN, Metrics
+from sumika.serving.oidc import login
+from sumika.serving.oidc.authenticator import TokenAuthenticator
+from sumika.serving.oidc.fetching import Outside
+from sumika.serving.oidc.provider import Provider
+from sumika.serving.oidc.ticket import Tickets
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.recording import Recorder
@@ -47,7 +58,12 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
     metering = Metering(store, settings.layout.usage, worker_id, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering)
+    shared = SharedLedger(limits.limits_url) if limits.limits_url is not None else None
+    limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
+    used = LastUsed(store)
+    outside = Outside()
+    providers = [Provider(issuer, outside) for issuer in settings.oidc.issuers]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,13 +71,19 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         polling = asyncio.create_task(directory.run())
         recording = asyncio.create_task(recorder.run())
         counting = asyncio.create_task(metering.run())
+        noting = asyncio.create_task(used.run())
+        renewing = [asyncio.create_task(shared.run())] if shared is not None else []
         try:
             yield
         finally:
-            polling.cancel()
-            with suppress(asyncio.CancelledError):
-                await polling
+            for task in (polling, noting, *renewing):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await upstream.close()
+            await outside.close()
+            if shared is not None:
+                await shared.close()
             recorder.close()
             metering.close()
             await recording
@@ -75,16 +97,27 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))
     _add_models(app, gateway)
     _add_operations(app, gateway)
+    app.include_router(admin.router(store))
+    app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
+    app.add_middleware(
+        Gate,
+        table=Table(),
+        tokens=[KeyAuthenticator(lambda: directory.snapshot.keys, used), TokenAuthenticator(providers)],
+        sessions=SessionAuthenticator(lambda held: login.find_session(store, held)),
+        origin=settings.oidc.public_url,
+        refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
+    )
     app.add_middleware(RequestIds, refused=recorder.refused.count)
     app.add_exception_handler(SumikaError, _told)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _fault)
     return app
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
-    def described(route: Route, key: Key) -> dict[str, object]:
-        target = route.target(key.id)
+    def described(route: Route, who: Principal) -> dict[str, object]:
+        target = route.target(who.id)
         return {
             "id": route.alias, "object": "model", "created": int(route.moved_at.timestamp()), "owned_by": "sumika",
             "sumika": {"version": target.version, "kind": target.kind, "canary": target is not route.main},
@@ -92,15 +125,14 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models")
     async def list_models(request: Request) -> dict[str, object]:
-        snapshot = gateway.directory.snapshot
-        key = authenticate(request.scope, snapshot.keys)
-        return {"object": "list", "data": [described(r, key) for r in snapshot.routes.values() if key.may_use(r.alias)]}
+        who: Principal = request.state.principal
+        routes = gateway.directory.snapshot.routes.values()
+        return {"object": "list", "data": [described(route, who) for route in routes if who.may_use(route.alias)]}
 
     @app.get("/v1/models/{alias}")
     async def show_model(alias: str, request: Request) -> dict[str, object]:
-        snapshot = gateway.directory.snapshot
-        key = authenticate(request.scope, snapshot.keys)
-        return described(resolve(snapshot, key, alias), key)
+        who: Principal = request.state.principal
+        return described(resolve(gateway.directory.snapshot, who, alias), who)
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:
@@ -120,11 +152,11 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
 
     @app.get("/metrics")
-    async def metrics(request: Request) -> Response:
-        require_admin(authenticate(request.scope, directory.snapshot.keys))
+    async def metrics() -> Response:
         for state in STATES:
             rows = (row for rows in directory.snapshot.engines.values() for row in rows)
             gateway.metrics.engines.labels(state).set(sum(row.state == state for row in rows))
+        gateway.metrics.queued.set(gateway.placing.queued)
         gateway.metrics.running.clear()
         for (_, version), count in directory.running.items():
             gateway.metrics.running.labels(version).inc(count)
@@ -163,12 +195,15 @@ async def _told(request: Request, error: SumikaError) -> Response:
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    en, ja = {
-        404: ("There is nothing at this path; the API lies under /v1.", "このパスには何もありません。APIは /v1 の下にあります。"),
-        405: ("This path does not take this method.", "このパスではこのメソッドを使えません。"),
-    }.get(error.status_code, ("The request can't be answered.", "リクエストに応答できません。"))
-    code = {404: "path_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return error_response(SumikaError(code, en, ja, status=error.status_code), request.scope)
+    told = {404: nothing_here, 405: not_this_way}.get(error.status_code)
+    other = SumikaError("http_error", "The request can't be answered.", "リクエストに応答できません。", status=error.status_code)
+    return error_response(told() if told else other, request.scope)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    """FastAPI's place of a problem begins with where it looked: body, query, path."""
+    problems = [{**problem, "loc": problem["loc"][1:]} for problem in error.errors()]
+    return error_response(requests.invalid(problems), request.scope)
 
 
 async def _fault(request: Request, error: Exception) -> Response:

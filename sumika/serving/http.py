@@ -70,10 +70,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._check()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._disarm()
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.more_body and not self.transport.is_closing():  # answered, and refused, before its body had come
-            self._linger()
+        if self.cycle.more_body and not self.transport.is_closing():  # refused before its body had come: it may still, in time
+            self._deadline = self.loop.call_later(_HEADER_DEADLINE_S, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are in English and plain text
         self._refuse(self._refusal or _no_http("it can't be read", "読み取れません"))

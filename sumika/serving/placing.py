@@ -2,66 +2,173 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError, not_found
-from sumika.models.keys import Key
+from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
 from sumika.serving.directory import Directory, Route, Snapshot, Target
+from sumika.serving.fair_queue import FairQueue, Fits, Turn, Waiter
 
 _RETRY_S = 10
 
 
 class Placing:
-    """Places requests by the directory's current snapshot, and holds those that come at the wrong moment: bounded in
-    number and in time."""
+    """Places requests by the directory's current snapshot, and holds those that come at the wrong moment, bounded in number
+    and in time: while a base is being changed, and while every engine has as many as it may."""
 
     def __init__(self, directory: Directory, settings: GatewaySettings) -> None:
         self._directory = directory
         self._settings = settings
         self._held = 0
+        self._queues: dict[int, FairQueue] = {}
+        # Places that were given to who waited, by engine, until they are taken.
+        self._promised: Counter[str] = Counter()
+        directory.when_moved(self._admit_all)
 
-    async def place(self, key: Key, alias: str, without: Collection[str] = ()) -> tuple[Target, EngineRow]:
-        """The version that answers, and an engine that holds it, not one of `without`.
+    @property
+    def queued(self) -> int:
+        """Requests that wait for an engine with room."""
+        return sum(map(len, self._queues.values()))
+
+    @contextmanager
+    def lease(self, engine: EngineRow, version: str) -> Iterator[None]:
+        """Count a request on an engine for as long as it runs; then the next one's turn comes."""
+        try:
+            with self._directory.lease(engine.id, version):
+                yield
+        finally:
+            self._admit(engine.base_id)
+
+    async def place(
+        self, principal: Principal, alias: str, turn: Turn, without: Collection[str] = ()
+    ) -> tuple[Target, EngineRow]:
+        """The version that answers, and an engine that holds it and has room, not one of `without`.
 
         Nothing waits between the look at the snapshot and the return: the caller's lease is part of the same step.
 
         Raises:
             SumikaError: `model_not_found`; `model_not_ready` (503), `too_many_waiting` (503), `waited_too_long` (503).
         """
-        found = self._look(key, alias, without)
-        if isinstance(found, tuple):
-            return found
+        deadline = time.monotonic() + self._settings.hold_timeout_s
+        promised: str | None = None
+        while True:
+            found = self._look(principal, alias, without)
+            if isinstance(found, int):
+                found = await self._hold(principal, alias, without, found, deadline)
+            target, engines = found
+            engine = next((e for e in engines if e.id == promised), None) or self._roomy(engines)
+            if engine is not None:
+                return target, engine
+            fits = partial(self._room_for, principal, alias, without)
+            promised = await self._turn(target.base_id, alias, turn, fits, deadline)
+
+    async def _hold(
+        self, principal: Principal, alias: str, without: Collection[str], base_id: int, deadline: float
+    ) -> tuple[Target, list[EngineRow]]:
+        """Wait until a base that is being changed is there."""
         if self._held >= self._settings.max_held:
             raise _too_many(alias)
-        deadline = time.monotonic() + self._settings.hold_timeout_s
         self._held += 1
         try:
             while (left := deadline - time.monotonic()) > 0:
-                with self._directory.waits(found):
+                with self._directory.waits(base_id):
                     await self._directory.moved(left)
-                again = self._look(key, alias, without, waiting=True)
+                again = self._look(principal, alias, without, waiting=True)
                 if isinstance(again, tuple):
                     return again
-                found = again
+                base_id = again
         finally:
             self._held -= 1
         raise _waited(alias)
 
-    def _look(self, key: Key, alias: str, without: Collection[str], waiting: bool = False) -> tuple[Target, EngineRow] | int:
-        """An engine; or the base to wait for. Who has begun to wait goes on waiting, whatever happens meanwhile."""
+    async def _turn(self, base_id: int, alias: str, turn: Turn, fits: Fits, deadline: float) -> str | None:
+        """Wait for one's turn; the engine that has room then, or None: look again."""
+        waiter = Waiter(turn, asyncio.get_running_loop().create_future(), fits)
+        queue = self._queues.setdefault(base_id, FairQueue(self._settings.max_queued))
+        leaves = queue.push(waiter)
+        if leaves is not None and not leaves.admitted.done():
+            leaves.admitted.set_exception(_too_many(alias))
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return await waiter.admitted
+        except TimeoutError:
+            raise _waited(alias) from None
+        finally:
+            self._leave(base_id, queue, waiter)
+
+    def _leave(self, base_id: int, queue: FairQueue, waiter: Waiter) -> None:
+        queue.discard(waiter)
+        if not queue and self._queues.get(base_id) is queue:
+            del self._queues[base_id]
+        done = waiter.admitted
+        engine = done.result() if done.done() and not done.cancelled() and done.exception() is None else None
+        if engine is not None:
+            self._promised[engine] -= 1
+            # If nobody takes it in this step (the client left), it is somebody else's.
+            asyncio.get_running_loop().call_soon(self._admit, base_id)
+
+    def _admit_all(self) -> None:
+        for base_id in list(self._queues):
+            self._admit(base_id)
+
+    def _admit(self, base_id: int) -> None:
+        """Give what room there is to those whose turn it is."""
+        queue = self._queues.get(base_id)
+        if queue is None:
+            return
+        chosen: dict[Waiter, str | None] = {}
+
+        def fits(waiter: Waiter) -> bool:
+            does, engine = waiter.fits()
+            chosen[waiter] = engine
+            return does
+
+        while (waiter := queue.pop(fits)) is not None:
+            engine = chosen[waiter]
+            if engine is not None:
+                self._promised[engine] += 1
+            waiter.admitted.set_result(engine)
+
+    def _room_for(self, principal: Principal, alias: str, without: Collection[str]) -> tuple[bool, str | None]:
+        """Whether a waiter should go on, and to which engine; None: it must look again by itself."""
+        try:
+            found = self._look(principal, alias, without)
+        except SumikaError:
+            return True, None
+        if isinstance(found, int):
+            return True, None
+        engine = self._roomy(found[1])
+        return engine is not None, engine.id if engine is not None else None
+
+    def _roomy(self, engines: Sequence[EngineRow]) -> EngineRow | None:
+        """The least loaded, if it may have one more."""
+        best = min(engines, key=self._load)
+        return best if self._load(best) < self._settings.max_running_per_engine else None
+
+    def _load(self, engine: EngineRow) -> int:
+        return self._directory.load[engine.id] + self._promised[engine.id]
+
+    def _look(
+        self, principal: Principal, alias: str, without: Collection[str], waiting: bool = False
+    ) -> tuple[Target, list[EngineRow]] | int:
+        """Engines; or the base to wait for. Who has begun to wait goes on waiting, whatever happens meanwhile."""
         snapshot = self._directory.snapshot
-        route = resolve(snapshot, key, alias)
-        target = route.target(key.id)
+        route = resolve(snapshot, principal, alias)
+        target = route.target(principal.id)
         held = route.holding and target is route.main
         engines = [] if held else self._engines(snapshot, target, without)
         if not engines and target is not route.main and not route.holding:
             target = route.main  # a canary that is not there costs nobody an answer
             engines = self._engines(snapshot, target, without)
         if engines:
-            return target, min(engines, key=lambda engine: self._directory.load[engine.id])
+            return target, engines
         if held or waiting or snapshot.changing(target.base_id):
             return target.base_id
         raise not_ready(route)
@@ -71,10 +178,10 @@ class Placing:
         return [engine for engine in snapshot.ready_engines(target) if engine.id not in without]
 
 
-def resolve(snapshot: Snapshot, key: Key, alias: str) -> Route:
+def resolve(snapshot: Snapshot, principal: Principal, alias: str) -> Route:
     """Raises SumikaError `model_not_found` (404), the same for an alias that is not there and one the key may not use."""
     route = snapshot.routes.get(alias)
-    if route is None or not key.may_use(alias):
+    if route is None or not principal.may_use(alias):
         error = not_found(
             "model",
             "モデル",
@@ -100,8 +207,8 @@ def not_ready(route: Route) -> SumikaError:
 def _too_many(alias: str) -> SumikaError:
     return SumikaError(
         "too_many_waiting",
-        f"'{alias}' is being changed and too many requests wait already; try again in a moment.",
-        f"「{alias}」は切り替え中で、待機中のリクエストが上限に達しています。少し待ってからやり直してください。",
+        f"Too many requests wait for '{alias}' already; try again in a moment.",
+        f"「{alias}」を待っているリクエストが上限に達しています。少し待ってからやり直してください。",
         status=503,
         retry_after=_RETRY_S,
     )
@@ -110,8 +217,8 @@ def _too_many(alias: str) -> SumikaError:
 def _waited(alias: str) -> SumikaError:
     return SumikaError(
         "waited_too_long",
-        f"'{alias}' was being changed for longer than a request may wait; try again in a moment.",
-        f"「{alias}」の切り替えが待機時間内に終わりませんでした。少し待ってからやり直してください。",
+        f"'{alias}' was being changed, or fully in use, for longer than a request may wait; try again in a moment.",
+        f"「{alias}」が切り替え中または混雑中で、待機時間内に順番が来ませんでした。少し待ってからやり直してください。",
         status=503,
         retry_after=_RETRY_S,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import Scope, Send
@@ -14,6 +15,10 @@ from sumika.models.audit import Action
 from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.errors import SumikaError
 from sumika.models.usage.rows import Endpoint, UsageRow
+from sumika.models.usage.table import Kind, Subject
+from sumika.serving.limiting.headers import headers as limit_headers
+from sumika.serving.limiting.limiter import Reservation, Standing
+from sumika.serving.limiting.refusals import RateLimited
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
 from sumika.serving.recording import Exchange
@@ -51,7 +56,25 @@ class RequestRecord:
     dispatched: bool = False
     prompt_estimate: int = 0
     count: StreamCount | BodyCount | None = None
+    held: Reservation | None = None
+    _standings: Sequence[Standing] = ()
     _told: Tokens | None = None
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """Whose limits count."""
+        named: list[tuple[Kind, str | None]] = [("key", self.key), ("team", self.team), ("alias", self.alias)]
+        return [(kind, name) for kind, name in named if name is not None]
+
+    def headers(self) -> dict[str, str]:
+        """What is ours to tell beside the answer: which version speaks, and how limits stand."""
+        told = dict(limit_headers(self.held.standings if self.held is not None else self._standings))
+        return told if self.version == UNKNOWN else {VERSION_HEADER: self.version, **told}
+
+    def refuse(self, error: SumikaError) -> None:
+        self.status, self.code = error.status, error.code
+        if isinstance(error, RateLimited):
+            self._standings = error.standings
 
     def end(self) -> None:
         self.status = self.status or 500  # ended by a fault of ours
@@ -115,7 +138,7 @@ class RecordedAnswer(Answer):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(VERSION_HEADER.encode(), self._record.version.encode())]
+        return [(name.encode(), value.encode()) for name, value in self._record.headers().items()]
 
     async def break_off(self, error: SumikaError) -> None:
         self._record.status, self._record.code = error.status, error.code

@@ -6,6 +6,7 @@ Bounds are the OpenAI API's where it has them; `top_k`, `min_p` and `repetition_
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +16,8 @@ from sumika.models.errors import SumikaError, quoted
 MAX_CHOICES = 8
 _MAX_TOKENS = 1_000_000
 _MAX_DEPTH = 32
+# What an answer is taken to need where nobody says: the engine's own bound is its whole context.
+USUAL_TOKENS = 1024
 
 Stop = str | Annotated[list[str], Field(max_length=4)]
 
@@ -58,6 +61,14 @@ class _Sampling(_Strict):
     user: Annotated[str, Field(max_length=512)] | None = None
 
     @property
+    def most_completion(self) -> int:
+        """Tokens that the answer may have, over all choices; `USUAL_TOKENS` each where the client set no bound."""
+        return (self.n or 1) * (self._bound() or USUAL_TOKENS)
+
+    def _bound(self) -> int | None:
+        return self.max_tokens
+
+    @property
     def shows_usage(self) -> bool:
         """Whether the client asked for a stream's usage."""
         return self.stream_options is not None and self.stream_options.include_usage
@@ -77,12 +88,20 @@ class ChatRequest(_Sampling):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
+    def _bound(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionRequest(_Sampling):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
     suffix: None = None
+
+    @property
+    def most_completion(self) -> int:
+        prompts = len(self.prompt) if isinstance(self.prompt, list) else 1
+        return prompts * super().most_completion
 
 
 def parse(kind: type[_Sampling], body: bytes) -> Any:
@@ -91,10 +110,20 @@ def parse(kind: type[_Sampling], body: bytes) -> Any:
     Raises:
         SumikaError: `invalid_json`, or `invalid_request` naming the field (`param`) and what is wrong with it.
     """
+    data = read_json(body)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+
+def read_json(body: bytes) -> Any:
+    """Raises SumikaError `invalid_json`."""
     try:
         # Text first: json.loads would guess UTF-16 and 32 from bytes.
         data = json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
         _check(data, _MAX_DEPTH)
+        return data
     except (ValueError, RecursionError) as error:
         reason = quoted(str(error)) if isinstance(error, _Refused) else "it is not JSON in UTF-8"
         raise SumikaError(
@@ -102,10 +131,6 @@ def parse(kind: type[_Sampling], body: bytes) -> Any:
             f"The request body can't be read: {reason}.",
             f"リクエスト本文を読み取れません: {reason}。",
         ) from None
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise _invalid(error) from None
 
 
 class _Refused(ValueError):
@@ -139,13 +164,14 @@ def _check(value: Any, depth: int) -> None:
             _check(item, depth - 1)
 
 
-def _invalid(error: ValidationError) -> SumikaError:
-    first = error.errors(include_url=False, include_input=False)[0]
+def invalid(problems: Sequence[Mapping[str, Any]]) -> SumikaError:
+    """What pydantic found, the first of it in words."""
+    first = problems[0]
     path = [str(part) for part in first["loc"]]
     param = quoted(".".join(path)) if path else None
     unknown = first["type"] == "extra_forbidden"
     reason = "unknown field" if unknown else quoted(first["msg"])
-    more = f" ({error.error_count()} problems in all)" if error.error_count() > 1 else ""
+    more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
     return SumikaError(
         "unknown_field" if unknown else "invalid_request",
         f"{param or 'The body'}: {reason}{more}.",

@@ -7,7 +7,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -89,6 +90,14 @@ async def _renew(store: Store, lease: Lease) -> None:
             log.error("the supervisor's lease could not be renewed: %s", error.en)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's own handlers end the process by the signal once more after it drained; a drain that went well is status 0."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def serve(settings: Settings, store: Store, parent: int | None) -> None:
     """Answer requests until a signal comes or the parent is gone, then drain."""
     check_port(settings)
@@ -106,8 +115,8 @@ async def serve(settings: Settings, store: Store, parent: int | None) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.gateway.drain_timeout_s),
     )
-    server = uvicorn.Server(config)
-    stop = asyncio.Event()
+    server = _Server(config)
+    stop = stop_on_signals()
 
     async def drain() -> None:
         await stop.wait()

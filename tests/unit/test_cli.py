@@ -181,7 +181,7 @@ def test_move_that_is_not_waited_for_is_told_as_asked(tmp_path: Path) -> None:
         (("deploy", "talk", "nothing@1"), 66, "no version"),
         (("rollback", "talk"), 66, "no alias"),
         (("keys", "create", "Ａ"), 1, "can't be a name"),
-        (("keys", "create", "x", "--role", "root"), 1, "no role"),
+        (("keys", "create", "x", "--role", "root"), 1, "is not one of admin, engineer, app"),
         (("keys", "revoke", "nothing"), 66, "no key"),
         (("chat", "talk", "--json"), 1, "needs a question"),
     ],

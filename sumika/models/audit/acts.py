@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from sumika.models.actor import Actor
 from sumika.models.audit.actions import Action
 from sumika.models.audit.chain import Outcome, append
 from sumika.models.errors import SumikaError
@@ -13,15 +14,15 @@ from sumika.models.store import Store
 
 
 @contextmanager
-def refusals(store: Store, action: Action, object: str) -> Iterator[None]:
-    """Tell of an act that is refused: its own transaction is rolled back, and with it what that told.
+def refusals(store: Store, action: Action, object: str, by: Actor | None = None) -> Iterator[None]:
+    """Tell of an act of `by` that is refused: its own transaction is rolled back, and with it what that told.
 
     What is done tells of itself, in its transaction (`append`).
     """
     try:
         yield
     except SumikaError as error:
-        with suppress(SumikaError), store.write() as connection:  # the refusal stands, told or not
+        with suppress(SumikaError), store.write(by=by) as connection:  # the refusal stands, told or not
             append(connection, action, object, outcome="refused", reason=error.code)
         raise
 

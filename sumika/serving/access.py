@@ -1,0 +1,166 @@
+"""The table: which role may call which route, and give which of its fields. Whatever has no row is not there.
+
+`Gate` enforces it before any handler runs, on `scope["path"]`: what a client says of the host decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starlette.routing import compile_path
+
+from sumika.models.errors import SumikaError, quoted
+from sumika.models.principals import ROLES, Endpoint, Principal, Role
+from sumika.serving import requests
+
+Roles = frozenset[Role]
+Fields = dict[str, Roles]
+
+ALL: Roles = frozenset(ROLES)
+STAFF: Roles = frozenset({"admin", "engineer"})
+ADMIN: Roles = frozenset({"admin"})
+_NOBODY: Roles = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One route. `endpoint` is what a key's scope calls it; None: open to whoever comes, signed in or not.
+    `fields`: of the body and the query, and who may give each."""
+
+    method: str
+    path: str
+    endpoint: Endpoint | None = None
+    roles: Roles = _NOBODY
+    fields: Fields = field(default_factory=dict)
+
+    @property
+    def administers(self) -> bool:
+        return self.endpoint == "admin"
+
+
+def _each(names: Iterable[str], roles: Roles) -> Fields:
+    return dict.fromkeys(names, roles)
+
+
+_PAGE = ("limit", "after")
+_ADMIN_API = "/admin/v1"
+_ALIAS = f"{_ADMIN_API}/aliases/{{alias}}"
+_REASON = _each(["reason"], STAFF)
+_WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
+
+TABLE: tuple[Rule, ...] = (
+    Rule("GET", "/health/live"),
+    Rule("GET", "/health/ready"),
+    Rule("GET", "/auth/login"),
+    Rule("GET", "/auth/callback"),
+    Rule("POST", "/auth/logout"),
+    Rule("POST", "/v1/chat/completions", "chat", ALL, _each(requests.ChatRequest.model_fields, ALL)),
+    Rule("POST", "/v1/completions", "completions", ALL, _each(requests.CompletionRequest.model_fields, ALL)),
+    Rule("GET", "/v1/models", "models", ALL),
+    Rule("GET", "/v1/models/{alias}", "models", ALL),
+    Rule("GET", "/metrics", "metrics", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/me", "admin", ALL),
+    Rule("GET", f"{_ADMIN_API}/keys", "admin", STAFF, _each([*_PAGE, "team"], STAFF)),
+    Rule("POST", f"{_ADMIN_API}/keys", "admin", STAFF,
+         _each(["name", "team", "aliases", "endpoints", "sensitivity", "expires_at"], STAFF) | _each(["role"], ADMIN)),
+    Rule("GET", f"{_ADMIN_API}/keys/{{key_id}}", "admin", STAFF),
+    Rule("POST", f"{_ADMIN_API}/keys/{{key_id}}/rotate", "admin", STAFF, _each(["overlap_s"], STAFF)),
+    Rule("POST", f"{_ADMIN_API}/keys/{{key_id}}/revoke", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/teams", "admin", STAFF, _each(_PAGE, STAFF)),
+    Rule("POST", f"{_ADMIN_API}/teams", "admin", ADMIN, _each(["name", "title"], ADMIN)),
+    Rule("DELETE", f"{_ADMIN_API}/teams/{{name}}", "admin", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/aliases", "admin", STAFF, _each(_PAGE, STAFF)),
+    Rule("GET", _ALIAS, "admin", STAFF),
+    Rule("POST", f"{_ALIAS}/deploy", "admin", STAFF, _WISH),
+    Rule("POST", f"{_ALIAS}/canary", "admin", STAFF, _WISH | _each(["share"], STAFF)),
+    Rule("POST", f"{_ALIAS}/promote", "admin", STAFF, _REASON),
+    Rule("POST", f"{_ALIAS}/rollback", "admin", STAFF, _REASON),
+    Rule("POST", f"{_ALIAS}/abort", "admin", STAFF, _REASON),
+    Rule("GET", f"{_ADMIN_API}/moves", "admin", STAFF, _each([*_PAGE, "alias"], STAFF)),
+    Rule("GET", f"{_ADMIN_API}/moves/{{move_id}}", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/versions", "admin", STAFF, _each([*_PAGE, "name"], STAFF)),
+    Rule("GET", f"{_ADMIN_API}/versions/{{ref}}", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/status", "admin", STAFF),
+)  # fmt: skip
+
+
+class Table:
+    """`TABLE`, or another one, as a request meets it."""
+
+    def __init__(self, rules: Iterable[Rule] = TABLE) -> None:
+        self._exact: dict[str, dict[str, Rule]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Rule]]] = []
+        by_path: dict[str, dict[str, Rule]] = {}
+        for rule in rules:
+            by_path.setdefault(rule.path, {})[rule.method] = rule
+        for path, methods in by_path.items():
+            if "{" in path:
+                self._patterns.append((compile_path(path)[0], methods))
+            else:
+                self._exact[path] = methods
+
+    def find(self, method: str, path: str) -> Rule:
+        """Raises SumikaError `path_not_found` (404), `method_not_allowed` (405)."""
+        methods = self._exact.get(path)
+        if methods is None:
+            methods = next((methods for pattern, methods in self._patterns if pattern.match(path)), None)
+        if methods is None:
+            raise nothing_here()
+        rule = methods.get(method)
+        if rule is None:
+            raise not_this_way()
+        return rule
+
+
+def check_route(principal: Principal, rule: Rule) -> None:
+    """Raises SumikaError `forbidden` (403), where role or scope leads elsewhere."""
+    if principal.role not in rule.roles:
+        least = "an administrator's key" if rule.roles == ADMIN else "the key of an administrator or engineer"
+        least_ja = "管理者のキー" if rule.roles == ADMIN else "管理者かエンジニアのキー"
+        raise SumikaError(
+            "forbidden",
+            f"This needs {least}. Ask your administrator.",
+            f"この操作には{least_ja}が必要です。管理者に依頼してください。",
+            status=403,
+        )
+    if rule.endpoint is not None and not principal.may_reach(rule.endpoint):
+        raise SumikaError(
+            "forbidden",
+            f"This key may not use '{rule.endpoint}'. Ask your administrator for one that may.",
+            f"このキーでは「{rule.endpoint}」を利用できません。利用できるキーを管理者に依頼してください。",
+            status=403,
+        )
+
+
+def check_fields(role: Role, rule: Rule, given: Iterable[str]) -> None:
+    """Raises SumikaError `unknown_field` (400), `field_forbidden` (403); `param` is the field."""
+    for name in given:
+        roles = rule.fields.get(name)
+        shown = quoted(name, 64)
+        if roles is None:
+            raise SumikaError("unknown_field", f"{shown}: unknown field.", f"{shown}: 未対応の項目です。", param=shown)
+        if role not in roles:
+            raise SumikaError(
+                "field_forbidden",
+                f"{shown}: only an administrator may set this. Leave it out, or ask your administrator.",
+                f"{shown}: この項目を指定できるのは管理者だけです。省くか、管理者に依頼してください。",
+                status=403,
+                param=shown,
+            )
+
+
+def nothing_here() -> SumikaError:
+    return SumikaError(
+        "path_not_found",
+        "There is nothing at this path; the API lies under /v1.",
+        "このパスには何もありません。APIは /v1 の下にあります。",
+        status=404,
+    )
+
+
+def not_this_way() -> SumikaError:
+    return SumikaError(
+        "method_not_allowed", "This path does not take this method.", "このパスではこのメソッドを使えません。", status=405
+    )

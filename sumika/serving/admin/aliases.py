@@ -1,0 +1,120 @@
+"""`/admin/v1/aliases`: where each leads, and asking it to lead elsewhere. Answers come at once; a move ends later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import Field
+from sqlalchemy import Connection
+
+from sumika.models import aliases, audit, moves, registry
+from sumika.models.aliases import Alias
+from sumika.models.audit import Action
+from sumika.models.errors import not_found
+from sumika.models.names import VersionRef
+from sumika.models.principals import Principal
+from sumika.models.store import Store
+from sumika.serving.admin.asking import After, Asker, Body, Limit, actor, page
+
+_Reason = Annotated[str, Field(max_length=1000)]
+
+
+class Change(Body):
+    reason: _Reason = ""
+
+
+class Deployment(Change):
+    version: Annotated[str, Field(max_length=80)]
+    override: bool = False
+
+
+class Canary(Deployment):
+    share: int = Field(ge=1, le=99)
+
+
+def router(store: Store) -> APIRouter:
+    routes = APIRouter(prefix="/aliases")
+
+    @contextmanager
+    def asked(who: Principal, action: Action, alias: str) -> Iterator[Connection]:
+        """A transaction in which `who` asks something of `alias`."""
+        by = actor(who)
+        with audit.refusals(store, action, alias, by):
+            check_reach(who, alias)
+            with store.write(by=by) as connection:
+                yield connection
+
+    @routes.get("")
+    def list_aliases(who: Asker, limit: Limit = 50, after: After = "") -> dict[str, Any]:
+        with store.read() as connection:
+            rows = [alias for alias in aliases.list_all(connection) if alias.name > after and who.may_use(alias.name)]
+            shown = described(connection, rows[:limit])
+        return page(rows, limit, lambda alias: alias.name, lambda alias: shown[alias.name])
+
+    @routes.get("/{alias}")
+    def show(who: Asker, alias: str) -> dict[str, Any]:
+        check_reach(who, alias)
+        with store.read() as connection:
+            found = aliases.get(connection, alias)
+            recent = [move.shown() for move in moves.history(connection, alias, limit=10)]
+            return described(connection, [found])[alias] | {"moves": recent}
+
+    @routes.post("/{alias}/deploy", status_code=202)
+    def deploy(who: Asker, alias: str, wish: Deployment) -> dict[str, Any]:
+        with asked(who, Action.ALIAS_DEPLOY, alias) as connection:
+            to = registry.get(connection, VersionRef.parse(wish.version))
+            return aliases.ask_deploy(
+                connection, alias, to, actor=who.id, reason=wish.reason, override=wish.override
+            ).shown()  # fmt: skip
+
+    @routes.post("/{alias}/canary", status_code=202)
+    def canary(who: Asker, alias: str, wish: Canary) -> dict[str, Any]:
+        with asked(who, Action.ALIAS_CANARY, alias) as connection:
+            to = registry.get(connection, VersionRef.parse(wish.version))
+            return aliases.ask_canary(
+                connection, alias, to, wish.share, actor=who.id, reason=wish.reason, override=wish.override
+            ).shown()  # fmt: skip
+
+    @routes.post("/{alias}/promote", status_code=202)
+    def promote(who: Asker, alias: str, wish: Change = Change()) -> dict[str, Any]:  # noqa: B008 - frozen
+        with asked(who, Action.ALIAS_PROMOTE, alias) as connection:
+            return aliases.ask_promote(connection, alias, actor=who.id, reason=wish.reason).shown()
+
+    @routes.post("/{alias}/rollback", status_code=202)
+    def rollback(who: Asker, alias: str, wish: Change = Change()) -> dict[str, Any]:  # noqa: B008
+        with asked(who, Action.ALIAS_ROLLBACK, alias) as connection:
+            return aliases.ask_rollback(connection, alias, actor=who.id, reason=wish.reason).shown()
+
+    @routes.post("/{alias}/abort")
+    def abort(who: Asker, alias: str, wish: Change = Change()) -> dict[str, Any]:  # noqa: B008
+        with asked(who, Action.ALIAS_ABORT, alias) as connection:
+            return aliases.abort(connection, alias, actor=who.id, reason=wish.reason).shown()
+
+    return routes
+
+
+def check_reach(who: Principal, alias: str) -> None:
+    """Raises SumikaError `not_found` for an alias beyond the scope of `who`, as for one that is not there."""
+    if not who.may_use(alias):
+        raise not_found(
+            "alias", "エイリアス", alias, "'sumika status' shows what is served.", "sumika status で確認してください。"
+        )  # fmt: skip
+
+
+def described(connection: Connection, rows: list[Alias]) -> dict[str, dict[str, Any]]:
+    """By name."""
+    ids = {alias.version_id for alias in rows} | {alias.canary_id for alias in rows if alias.canary_id}
+    versions = registry.by_ids(connection, ids)
+
+    def shown(alias: Alias) -> dict[str, Any]:
+        canary = {"version": str(versions[alias.canary_id].ref), "share": alias.canary_share} if alias.canary_id else None
+        version = versions[alias.version_id]
+        return {
+            "alias": alias.name, "version": str(version.ref), "base": str(version.base) if version.base else None,
+            "generation": alias.generation, "moved_at": alias.moved_at, "canary": canary,
+        }  # fmt: skip
+
+    return {alias.name: shown(alias) for alias in rows}

@@ -1,0 +1,88 @@
+"""`/admin/v1/keys`: an administrator's are all; an engineer's the apps of their own team."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import AwareDatetime, BeforeValidator, Field
+from sqlalchemy import Connection
+
+from sumika.models import audit, keys
+from sumika.models.audit import Action
+from sumika.models.keys import Key
+from sumika.models.principals import USUAL, Endpoint, Principal, Role, Sensitivity
+from sumika.models.store import Store
+from sumika.serving.admin.asking import After, Asker, Body, Limit, actor, page
+
+
+def _moment(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("write a moment such as 2027-03-31T23:59:59+09:00")
+    return datetime.fromisoformat(value)
+
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+
+
+class NewKey(Body):
+    name: Annotated[str, Field(max_length=64)]
+    role: Role = "app"
+    team: Annotated[str, Field(max_length=64)] | None = None
+    aliases: Annotated[list[str], Field(max_length=1000)] | None = None
+    endpoints: Annotated[list[Endpoint], Field(max_length=16)] | None = None
+    sensitivity: Sensitivity = USUAL
+    expires_at: _Moment | None = None
+
+
+class Rotation(Body):
+    overlap_s: int = Field(default=24 * 3600, ge=0, le=int(keys.LONGEST_OVERLAP.total_seconds()))
+
+
+def router(store: Store) -> APIRouter:
+    routes = APIRouter(prefix="/keys")
+
+    @routes.get("")
+    def list_keys(who: Asker, limit: Limit = 50, after: After = "", team: str | None = None) -> dict[str, Any]:
+        with store.read() as connection:
+            rows = keys.page(connection, who, team=team, after=after, limit=limit + 1)
+        return page(rows, limit, lambda key: key.id, Key.shown)
+
+    @routes.post("", status_code=201)
+    def create(who: Asker, asked: NewKey) -> dict[str, Any]:
+        """The secret stands in this answer and nowhere else, ever."""
+        by = actor(who)
+        with audit.refusals(store, Action.KEY_CREATE, asked.name, by), store.write(by=by) as connection:
+            secret, key = keys.create(connection, creator=who, **dict(asked))
+        return {"key": secret, **key.shown()}
+
+    @routes.get("/{key_id}")
+    def show(who: Asker, key_id: str) -> dict[str, Any]:
+        with store.read() as connection:
+            return _managed(connection, who, key_id).shown()
+
+    @routes.post("/{key_id}/rotate")
+    def rotate(who: Asker, key_id: str, asked: Rotation = Rotation()) -> dict[str, Any]:  # noqa: B008 - frozen
+        by = actor(who)
+        with audit.refusals(store, Action.KEY_ROTATE, key_id, by), store.write(by=by) as connection:
+            _managed(connection, who, key_id)
+            secret, key = keys.rotate(connection, key_id, timedelta(seconds=asked.overlap_s), by=who)
+        return {"key": secret, **key.shown()}
+
+    @routes.post("/{key_id}/revoke")
+    def revoke(who: Asker, key_id: str) -> dict[str, Any]:
+        by = actor(who)
+        with audit.refusals(store, Action.KEY_REVOKE, key_id, by), store.write(by=by) as connection:
+            _managed(connection, who, key_id)
+            return keys.revoke(connection, key_id).shown()
+
+    return routes
+
+
+def _managed(connection: Connection, who: Principal, key_id: str) -> Key:
+    """Raises SumikaError `not_found`, the same for a key that is not there and one that is not `who`'s to manage."""
+    key = keys.get(connection, key_id)
+    if not who.may_manage(key.role, key.team):
+        raise keys.no_such_key(key_id)
+    return key

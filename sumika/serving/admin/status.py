@@ -1,0 +1,60 @@
+"""`/admin/v1/status` and `/admin/v1/me`: what is served by which engines, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+from sqlalchemy import Connection
+
+from sumika import __version__
+from sumika.models import aliases, engines, moves, registry
+from sumika.models.engines import EngineRow, GatewayRow
+from sumika.models.store import Store, revision
+from sumika.serving.admin.aliases import described
+from sumika.serving.admin.asking import Asker
+
+
+def router(store: Store) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/me")
+    def me(who: Asker) -> dict[str, Any]:
+        scopes = {
+            "aliases": None if who.scopes.aliases is None else sorted(who.scopes.aliases),
+            "endpoints": None if who.scopes.endpoints is None else sorted(who.scopes.endpoints),
+            "sensitivity": who.scopes.sensitivity,
+        }
+        return {"id": who.id, "name": who.name, "role": who.role, "team": who.team, **scopes}
+
+    @routes.get("/status")
+    def status(who: Asker) -> dict[str, Any]:
+        with store.read() as connection:
+            reached = [alias for alias in aliases.list_all(connection) if who.may_use(alias.name)]
+            under_way = [move.shown() for move in moves.list_open(connection) if who.may_use(move.alias)]
+            return {
+                "sumika": __version__,
+                "revision": revision(connection),
+                "aliases": list(described(connection, reached).values()),
+                "moves": under_way,
+                "engines": _engines(connection, engines.list_all(connection)),
+                "gateways": [_gateway(row) for row in engines.list_gateways(connection)],
+            }
+
+    return routes
+
+
+def _engines(connection: Connection, rows: list[EngineRow]) -> list[dict[str, Any]]:
+    """Without the sockets, which are nobody's to know."""
+    bases = registry.by_ids(connection, {row.base_id for row in rows})
+    hidden = ("socket", "base_id", "pid_started")
+    return [
+        {name: value for name, value in asdict(row).items() if name not in hidden} | {"base": str(bases[row.base_id].ref)}
+        for row in rows
+    ]
+
+
+def _gateway(row: GatewayRow) -> dict[str, Any]:
+    running = sum(count for versions in row.running.values() for count in versions.values())
+    return {"id": row.id, "seen_revision": row.seen_revision, "running": running, "beat_at": row.beat_at}

@@ -1,0 +1,38 @@
+"""`/admin/v1/versions`: what the registry holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from sumika.models import registry
+from sumika.models.names import VersionRef
+from sumika.models.registry import Version
+from sumika.models.store import Store
+from sumika.serving.admin.asking import After, Limit, number, page
+
+
+def router(store: Store) -> APIRouter:
+    routes = APIRouter(prefix="/versions")
+
+    @routes.get("")
+    def list_versions(limit: Limit = 50, after: After = "", name: str | None = None) -> dict[str, Any]:
+        with store.read() as connection:
+            rows = registry.page(connection, name, after=number(after) or 0, limit=limit + 1)
+        return page(rows, limit, lambda version: version.id, _shown)
+
+    @routes.get("/{ref}")
+    def show(ref: str) -> dict[str, Any]:
+        with store.read() as connection:
+            version = registry.get(connection, VersionRef.parse(ref))
+        return _shown(version) | {"meta": version.meta}
+
+    return routes
+
+
+def _shown(version: Version) -> dict[str, Any]:
+    return {
+        "version": str(version.ref), "kind": version.kind, "base": str(version.base) if version.base else None,
+        "digest": version.digest, "gate": version.gate, "created_at": version.created_at,
+    }  # fmt: skip

@@ -1,0 +1,163 @@
+"""The gate: before any handler runs, who asks, whether the table lets them, and which fields they give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sumika.models.errors import SumikaError
+from sumika.models.principals import Principal
+from sumika.serving import auth, requests
+from sumika.serving.access import Rule, Table, check_fields, check_route
+from sumika.serving.auth import Authenticator
+from sumika.serving.proxy import ClientGone, read_body
+from sumika.serving.replies import error_response
+
+# Nothing that administers is longer.
+_MOST_BYTES = 64 * 1024
+_BODY_TIMEOUT_S = 10.0
+_SAFE = ("GET", "HEAD", "OPTIONS")
+SESSION_COOKIE = "__Host-sumika"
+
+
+class Gate:
+    """Lets through to `app` what the table allows, with `scope["state"]["principal"]`; answers the rest itself.
+
+    `tokens` know what comes as a Bearer token, `sessions` what a browser holds as a cookie, which opens the admin API alone.
+    `origin`: where our own pages lie (`https://ai.example.co.jp`). `refused` is told of each status given here.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        table: Table,
+        tokens: Sequence[Authenticator],
+        sessions: Authenticator,
+        origin: str | None,
+        refused: Callable[[int], None],
+    ) -> None:
+        self._app = app
+        self._table = table
+        self._tokens = tokens
+        self._sessions = sessions
+        self._origin = origin
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http":
+            try:
+                receive = await self._admitted(scope, receive)
+            except ClientGone:
+                return
+            except SumikaError as error:
+                self._refused(error.status)
+                await error_response(error, scope)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _admitted(self, scope: Scope, receive: Receive) -> Receive:
+        """What to read the request's body from.
+
+        Raises:
+            SumikaError: whatever the request is refused with.
+        """
+        rule = self._table.find(scope["method"], scope["path"])
+        if rule.endpoint is None:
+            return receive
+        principal = await self._who(scope, rule)
+        check_route(principal, rule)
+        scope["state"]["principal"] = principal
+        return await _with_fields(scope, receive, rule, principal) if rule.administers else receive
+
+    async def _who(self, scope: Scope, rule: Rule) -> Principal:
+        held = _session(scope) if rule.administers else None
+        if held is None:
+            return await auth.authenticate(scope, self._tokens)
+        principal = await self._sessions.identify(held)
+        if principal is None:
+            raise auth.unknown()
+        check_origin(scope, self._origin)
+        return principal
+
+
+def check_origin(scope: Scope, origin: str | None) -> None:
+    """A browser sends its cookie from any page; only ours may change something with it.
+
+    Raises:
+        SumikaError: `cross_site` (403).
+    """
+    told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+    if scope["method"] in _SAFE or (origin is not None and told == [origin]):
+        return
+    raise SumikaError(
+        "cross_site",
+        "This request came from another site's page. Use the console, or a key.",
+        "このリクエストは別のサイトのページから送られました。コンソールまたはキーを使ってください。",
+        status=403,
+    )
+
+
+def session_of(scope: Scope) -> str | None:
+    """What the browser holds of a session."""
+    cookies = b"; ".join(value for name, value in scope["headers"] if name == b"cookie").decode("latin-1")
+    return cookie_parser(cookies).get(SESSION_COOKIE) if cookies else None
+
+
+def _session(scope: Scope) -> str | None:
+    """The session to go by: none where a token is given, which goes first."""
+    return None if any(name == b"authorization" for name, _ in scope["headers"]) else session_of(scope)
+
+
+async def _with_fields(scope: Scope, receive: Receive, rule: Rule, principal: Principal) -> Receive:
+    """The body, read and looked through, to be read again by the handler."""
+    given = [name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)]
+    if len(set(given)) != len(given):
+        raise SumikaError("invalid_request", "A field is given twice in the query.", "クエリに同じ項目が2回指定されています。")
+    check_fields(principal.role, rule, given)
+    if scope["method"] in _SAFE:
+        return receive
+    body = await read_body(scope, receive, _MOST_BYTES, _BODY_TIMEOUT_S)
+    if body:
+        check_fields(principal.role, rule, _object(scope, body))
+    return _again(body, receive)
+
+
+def _object(scope: Scope, body: bytes) -> dict[str, Any]:
+    kind = [value.split(b";")[0].strip().lower() for name, value in scope["headers"] if name == b"content-type"]
+    if kind != [b"application/json"]:
+        raise SumikaError(
+            "unsupported_type", "Send JSON, with 'Content-Type: application/json'.",
+            "「Content-Type: application/json」を付けて JSON を送ってください。", status=415,
+        )  # fmt: skip
+    data = requests.read_json(body)
+    if not isinstance(data, dict):
+        raise SumikaError("invalid_request", "The body must be an object.", "本文はJSONオブジェクトにしてください。")
+    return data
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """`body` once, then whatever else comes."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def read() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return read
+
+
+class SessionAuthenticator:
+    """What a browser holds, looked up in the store: rare enough, and signing out then counts at once everywhere."""
+
+    def __init__(self, find: Callable[[str], Principal | None]) -> None:
+        self._find = find
+
+    async def identify(self, token: str) -> Principal | None:
+        return await asyncio.to_thread(self._find, token)

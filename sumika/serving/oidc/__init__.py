@@ -1,0 +1,1 @@
+"""OpenID Connect: people and programs of the company's own issuers. Tokens are refused unless every check passes."""

@@ -1,0 +1,53 @@
+"""From checked claims to a principal: the first grant that matches says which role and team."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from sumika.models.oidc_settings import Grant, IssuerSettings
+from sumika.models.principals import Principal
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
+_LONGEST_NAME = 64
+
+
+def principal(issuer: IssuerSettings, claims: dict[str, Any]) -> Principal | None:
+    """None where no grant matches. The subject at its issuer is the identity; names and addresses are not."""
+    groups, email = _groups(claims.get(issuer.groups_claim)), _email(claims)
+    for grant in issuer.grants:
+        if _matches(grant, groups, email):
+            return Principal(identity(issuer, claims), _name(claims), grant.role, grant.team)
+    return None
+
+
+def identity(issuer: IssuerSettings, claims: dict[str, Any]) -> str:
+    """`oidc:ISSUER:SUBJECT`, at most 128 characters. A subject that is long or strange stands as its hash, which ':' tells
+    from one that is spelled that way; none is ever cut."""
+    subject: str = claims[issuer.subject_claim]
+    if not _PLAIN.fullmatch(subject):
+        subject = f"sha256:{hashlib.sha256(subject.encode(errors='replace')).hexdigest()}"
+    return f"oidc:{issuer.name}:{subject}"
+
+
+def _matches(grant: Grant, groups: frozenset[str], email: str | None) -> bool:
+    """Character by character: a look-alike is another group."""
+    return grant.group in groups if grant.group is not None else email is not None and grant.email == email
+
+
+def _groups(value: Any) -> frozenset[str]:
+    """None in what is no list of texts: 'admins' as one text is not the group admins."""
+    return frozenset(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else frozenset()
+
+
+def _email(claims: dict[str, Any]) -> str | None:
+    email = claims.get("email")
+    return email if isinstance(email, str) and claims.get("email_verified") is True else None
+
+
+def _name(claims: dict[str, Any]) -> str:
+    for claim in ("preferred_username", "name", "email"):
+        if isinstance(name := claims.get(claim), str) and name.isprintable() and name:
+            return name[:_LONGEST_NAME]
+    return ""
