@@ -7,9 +7,9 @@ of it that is let in, and the least is next. Who comes back after a pause starts
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from sumika.models.limits import Priority
 
@@ -39,7 +39,28 @@ class Waiter:
     fits: Fits
 
 
-class _Line:
+class _Order(ABC):
+    """Waiters, one of which is next."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def push(self, waiter: Waiter) -> None: ...
+
+    @abstractmethod
+    def next(self, fits: Callable[[Waiter], bool]) -> Waiter | None: ...
+
+    @abstractmethod
+    def newest(self) -> Waiter:
+        """The last to come of whoever has most waiting."""
+
+    @abstractmethod
+    def remove(self, waiter: Waiter, *, served: bool) -> None:
+        """`served`: its turn is used; else it left."""
+
+
+class _Line(_Order):
     """The requests of one key, the oldest first."""
 
     def __init__(self) -> None:
@@ -62,15 +83,12 @@ class _Line:
         del self._waiters[waiter]
 
 
-Q = TypeVar("Q", "_Line", "_Shares[_Line]")
+class _Shares(_Order):
+    """Orders that take turns by weight."""
 
-
-class _Shares(Generic[Q]):
-    """Queues that take turns by weight."""
-
-    def __init__(self, name: Callable[[Turn], str], weight: Callable[[Turn], int], make: Callable[[], Q]) -> None:
+    def __init__(self, name: Callable[[Turn], str], weight: Callable[[Turn], int], make: Callable[[], _Order]) -> None:
         self._name, self._weight, self._make = name, weight, make
-        self._queues: dict[str, Q] = {}
+        self._queues: dict[str, _Order] = {}
         self._time: dict[str, float] = {}
         self._now = 0.0
 
@@ -96,11 +114,9 @@ class _Shares(Generic[Q]):
         return None
 
     def newest(self) -> Waiter:
-        """The last to come of whoever has most waiting."""
         return max(self._queues.values(), key=len).newest()
 
     def remove(self, waiter: Waiter, *, served: bool) -> None:
-        """`served`: its turn is used; else it left."""
         name = self._name(waiter.turn)
         self._queues[name].remove(waiter, served=served)
         if served:
@@ -112,11 +128,11 @@ class _Shares(Generic[Q]):
             self._time = {n: t for n, t in self._time.items() if n in self._queues or t > self._now}
 
 
-def _keys() -> _Shares[_Line]:
+def _keys() -> _Shares:
     return _Shares(lambda turn: turn.key, lambda turn: turn.key_weight, _Line)
 
 
-def _teams() -> _Shares[_Shares[_Line]]:
+def _teams() -> _Shares:
     return _Shares(lambda turn: turn.team, lambda turn: turn.team_weight, _keys)
 
 

@@ -91,11 +91,11 @@ class RequestRecord:
         cut = self.first_byte is not None or self.status == CLIENT_CLOSED or self.code == "engine_timeout"
         return self.dispatched and cut and self._told is None
 
-    def tokens(self) -> Tokens | None:
-        """As vLLM counted them; the gateway's estimate where it never told; None where no engine did anything."""
+    def tokens(self) -> Tokens:
+        """As vLLM counted them; the gateway's estimate where it never told; none where no engine did anything."""
         if self.partial:
             return Tokens(self.prompt_estimate, self.count.events if self.count is not None else 0)
-        return self._told
+        return self._told or Tokens()
 
     def usage(self, endpoint: Endpoint) -> UsageRow:
         """For the usage table."""
@@ -103,7 +103,7 @@ class RequestRecord:
         return UsageRow(
             self.request_id, self.at, self.key, self.team, self.alias, self.version, endpoint, self.status,
             "" if self.code == UNKNOWN else self.code, self.partial,
-            tokens and tokens.prompt, tokens and tokens.cached, tokens and tokens.completion, tokens and tokens.reasoning,
+            tokens.prompt, tokens.cached, tokens.completion, tokens.reasoning,
             None if self.first_byte is None else round((self.first_byte - self.began) * 1000), round(self._seconds * 1000),
         )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from sumika.models.errors import SumikaError
 from sumika.models.limits import NONE, Limits, Priority
@@ -29,7 +28,7 @@ def asked(headers: Iterable[tuple[bytes, bytes]]) -> Priority:
                     "x-sumika-priority must be 'interactive' or 'batch'.",
                     "x-sumika-priority には interactive か batch を指定してください。",
                 )
-            return cast(Priority, told)
+            return told
     return "interactive"
 
 

@@ -20,10 +20,10 @@ _TAIL_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """As vLLM counted them; `cached` and `reasoning` where it tells them."""
+    """As vLLM counted them; None where it did not tell."""
 
-    prompt: int
-    completion: int
+    prompt: int | None = None
+    completion: int | None = None
     cached: int | None = None
     reasoning: int | None = None
 

@@ -32,17 +32,19 @@ class Journal:
         self._size = os.fstat(self._fd).st_size
 
     def append(self, rows: Sequence[UsageRow]) -> None:
-        """All of `rows`, durable when this returns; none of them where it raises."""
+        """All of `rows`, safe from a kill when this returns and from a power cut after `sync`; none of them where it raises."""
         data = b"".join(map(_line, rows))
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
-            os.fdatasync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
         self._size += len(data)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
 
     def read(self, offset: int, most: int) -> tuple[list[UsageRow], int]:
         """Up to `most` whole rows from `offset` bytes on, and where the next ones begin."""

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from sumika.serving.limiting.ledger import COUNTER_S, Ledger, LedgerGone
@@ -75,7 +74,7 @@ class SharedLedger(Ledger):
 
     async def leave(self, place: str, names: Sequence[str]) -> None:
         self._places.pop(place, None)
-        await _told(self._each([("zrem", _set(name), place) for name in names]))
+        await _told(asyncio.gather(*(self._redis.zrem(_set(name), place) for name in names)))
 
     async def run(self) -> None:
         while True:
@@ -88,12 +87,6 @@ class SharedLedger(Ledger):
 
     async def close(self) -> None:
         await self._redis.aclose()
-
-    async def _each(self, commands: Sequence[tuple[str, str, str]]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for name, key, value in commands:
-                cast(Any, getattr(cast(Pipeline, pipe), name))(key, value)
-            await pipe.execute()
 
 
 async def _told(asked: Awaitable[T]) -> T:
