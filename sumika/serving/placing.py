@@ -126,11 +126,13 @@ class Placing:
         chosen: dict[Waiter, str | None] = {}
 
         def fits(waiter: Waiter) -> bool:
-            does, engine = waiter.fits()
+            does, engine = (True, None) if waiter.admitted.done() else waiter.fits()
             chosen[waiter] = engine
             return does
 
         while (waiter := queue.pop(fits)) is not None:
+            if waiter.admitted.done():  # its client left in this very step
+                continue
             engine = chosen[waiter]
             if engine is not None:
                 self._promised[engine] += 1

@@ -71,7 +71,8 @@ def test_a_stream_holds_its_place_until_it_ends_or_the_client_leaves(stack: Stac
     stack.script(chunks=400, chunk_delay_s=0.02)
     with stack.client(secret) as client:
         with client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # httpx leaves when this is forgotten
+            next(lines)
             with stack.client(secret) as second:
                 assert second.post("/v1/completions", json={"model": "nope", "prompt": "x"}).status_code == 404
                 refused = second.post("/v1/chat/completions", json=CHAT)

@@ -6,6 +6,7 @@ metric `sumika_limits_alone` says so. Budgets do not lie there and hold on.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import time
@@ -85,6 +86,8 @@ class Limiter:
         self._alone_until = 0.0
         self._metrics = metrics
         self._promised: Counter[Subject] = Counter()
+        self._worker = secrets.token_hex(8)
+        self._places = itertools.count()
 
     async def reserve(self, subjects: Sequence[Subject], estimate: int) -> Reservation | None:
         """Hold what a request of about `estimate` tokens needs; None where no limit is set for any of `subjects`.
@@ -141,7 +144,7 @@ class Limiter:
         most = {f"{kind}:{name}": limits.streams for (kind, name), limits in limited if limits.streams is not None}
         if not most:
             return
-        held.place = secrets.token_hex(8)
+        held.place = f"{self._worker}:{next(self._places)}"
         full = await held.ledger.take(held.place, most)
         if full is not None:
             raise refusals.too_many_streams(full, most[full])
