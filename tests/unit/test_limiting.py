@@ -245,12 +245,12 @@ async def test_two_workers_share_one_limit(valkey: str, clock: Clock) -> None:
 
 
 async def test_places_of_a_worker_that_died_are_free_again(valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "PLACE_S", 1)
+    monkeypatch.setattr(shared, "PLACE_S", 2)
     dead, living, late = SharedLedger(valkey), SharedLedger(valkey), SharedLedger(valkey)
     renewing = asyncio.create_task(living.run())
     assert await dead.take("a", {"lost": 1}) is None and await living.take("b", {"kept": 1}) is None
     assert await late.take("c", {"kept": 1, "lost": 1}) == "kept" and await late.take("d", {"lost": 1}) == "lost"
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(3)
     assert await late.take("d", {"lost": 1}) is None
     assert await late.take("e", {"kept": 1}) == "kept", "a place is renewed for as long as its request runs"
     await living.leave("b", ["kept"])
@@ -289,3 +289,14 @@ def test_strange_subjects_are_refused(kind: str, name: str) -> None:
     with pytest.raises(SumikaError) as told:
         limits.check_subject(kind, name)
     assert told.value.code == "bad_subject"
+
+
+async def test_a_workers_own_counters_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, now = MemoryLedger(), time.monotonic()
+    monkeypatch.setattr("sumika.serving.limiting.memory.time.monotonic", lambda: now)
+    await ledger.add({f"old{n}": 1 for n in range(100)} | {"kept": 1})
+    for _ in range(3):
+        now += 131
+        assert await ledger.add({"kept": 1}) != [1]
+    assert await ledger.read(["kept", "old1"]) == [4, 0]
+    assert len(ledger._young) + len(ledger._old) <= 2

@@ -1,27 +1,36 @@
-"""Counters and places of one worker, in its memory."""
+"""Counters and places of one worker, in its memory.
+
+`limits`' own MemoryStorage takes a lock and a task for each change, and the task looks at every counter there is: 5 µs for one
+change, 40 µs where 2,000 counters are held (docs/performance.md). Here nothing waits, so nothing needs a lock.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-
-from limits.aio.storage import MemoryStorage
 
 from sumika.serving.limiting.ledger import COUNTER_S, Ledger
 
 
 class MemoryLedger(Ledger):
-    """What this worker alone knows of."""
+    """What this worker alone knows of. Counters not changed for one to two times `COUNTER_S` are forgotten."""
 
     def __init__(self) -> None:
-        self._counters = MemoryStorage()
+        self._young: dict[str, int] = {}
+        self._old: dict[str, int] = {}
+        self._turned = time.monotonic()
         self._held: Counter[str] = Counter()
 
     async def add(self, amounts: Mapping[str, int]) -> list[int]:
-        return [await self._counters.incr(name, COUNTER_S, amount) for name, amount in amounts.items()]
+        if time.monotonic() - self._turned > COUNTER_S:
+            self._young, self._old, self._turned = {}, self._young, time.monotonic()
+        for name, amount in amounts.items():
+            self._young[name] = self._count(name) + amount
+        return [self._young[name] for name in amounts]
 
     async def read(self, names: Sequence[str]) -> list[int]:
-        return [await self._counters.get(name) for name in names]
+        return [self._count(name) for name in names]
 
     async def take(self, place: str, most: Mapping[str, int]) -> str | None:  # noqa: ARG002 - one worker needs no names
         for name, limit in most.items():
@@ -38,3 +47,6 @@ class MemoryLedger(Ledger):
 
     async def close(self) -> None:
         pass
+
+    def _count(self, name: str) -> int:
+        return self._young[name] if name in self._young else self._old.get(name, 0)

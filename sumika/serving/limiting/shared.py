@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 # KEYS: sets; ARGV: seconds a place lasts, its name, then the most of each set. Gives the number of the first that is full, or 0.
 _TAKE = """
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 for i, key in ipairs(KEYS) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
   if redis.call('ZCARD', key) >= tonumber(ARGV[i + 2]) then return i end
@@ -37,7 +38,8 @@ return 0
 """
 # KEYS: sets; ARGV: seconds, name. A place that ended meanwhile is taken again: its request is still under way.
 _RENEW = """
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
 for _, key in ipairs(KEYS) do
   redis.call('ZADD', key, now + ARGV[1], ARGV[2])
   redis.call('EXPIRE', key, ARGV[1] * 2)
