@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +12,8 @@ from sumika.models.errors import SumikaError, not_found
 from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
 from sumika.serving.directory import Directory, Route, Snapshot, Target
-from sumika.serving.fair_queue import FairQueue, Fits, Turn, Waiter
-
-_RETRY_S = 10
+from sumika.serving.fair_queue import Turn
+from sumika.serving.waiting_room import RETRY_S, WaitingRoom, too_many, waited
 
 
 class Placing:
@@ -27,15 +24,13 @@ class Placing:
         self._directory = directory
         self._settings = settings
         self._held = 0
-        self._queues: dict[int, FairQueue] = {}
-        # Places that were given to who waited, by engine, until they are taken.
-        self._promised: Counter[str] = Counter()
-        directory.when_moved(self._admit_all)
+        self._room = WaitingRoom(settings.max_queued)
+        directory.when_moved(self._room.admit_all)
 
     @property
     def queued(self) -> int:
         """Requests that wait for an engine with room."""
-        return sum(map(len, self._queues.values()))
+        return len(self._room)
 
     @contextmanager
     def lease(self, engine: EngineRow, version: str) -> Iterator[None]:
@@ -44,7 +39,7 @@ class Placing:
             with self._directory.lease(engine.id, version):
                 yield
         finally:
-            self._admit(engine.base_id)
+            self._room.admit(engine.base_id)
 
     async def place(
         self, principal: Principal, alias: str, turn: Turn, without: Collection[str] = ()
@@ -67,14 +62,14 @@ class Placing:
             if engine is not None:
                 return target, engine
             fits = partial(self._room_for, principal, alias, without)
-            promised = await self._turn(target.base_id, alias, turn, fits, deadline)
+            promised = await self._room.turn(target.base_id, alias, turn, fits, deadline)
 
     async def _hold(
         self, principal: Principal, alias: str, without: Collection[str], base_id: int, deadline: float
     ) -> tuple[Target, list[EngineRow]]:
         """Wait until a base that is being changed is there."""
         if self._held >= self._settings.max_held:
-            raise _too_many(alias)
+            raise too_many(alias)
         self._held += 1
         try:
             while (left := deadline - time.monotonic()) > 0:
@@ -86,57 +81,7 @@ class Placing:
                 base_id = again
         finally:
             self._held -= 1
-        raise _waited(alias)
-
-    async def _turn(self, base_id: int, alias: str, turn: Turn, fits: Fits, deadline: float) -> str | None:
-        """Wait for one's turn; the engine that has room then, or None: look again."""
-        waiter = Waiter(turn, asyncio.get_running_loop().create_future(), fits)
-        queue = self._queues.setdefault(base_id, FairQueue(self._settings.max_queued))
-        leaves = queue.push(waiter)
-        if leaves is not None and not leaves.admitted.done():
-            leaves.admitted.set_exception(_too_many(alias))
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await waiter.admitted
-        except TimeoutError:
-            raise _waited(alias) from None
-        finally:
-            self._leave(base_id, queue, waiter)
-
-    def _leave(self, base_id: int, queue: FairQueue, waiter: Waiter) -> None:
-        queue.discard(waiter)
-        if not queue and self._queues.get(base_id) is queue:
-            del self._queues[base_id]
-        done = waiter.admitted
-        engine = done.result() if done.done() and not done.cancelled() and done.exception() is None else None
-        if engine is not None:
-            self._promised[engine] -= 1
-            # If nobody takes it in this step (the client left), it is somebody else's.
-            asyncio.get_running_loop().call_soon(self._admit, base_id)
-
-    def _admit_all(self) -> None:
-        for base_id in list(self._queues):
-            self._admit(base_id)
-
-    def _admit(self, base_id: int) -> None:
-        """Give what room there is to those whose turn it is."""
-        queue = self._queues.get(base_id)
-        if queue is None:
-            return
-        chosen: dict[Waiter, str | None] = {}
-
-        def fits(waiter: Waiter) -> bool:
-            does, engine = (True, None) if waiter.admitted.done() else waiter.fits()
-            chosen[waiter] = engine
-            return does
-
-        while (waiter := queue.pop(fits)) is not None:
-            if waiter.admitted.done():  # its client left in this very step
-                continue
-            engine = chosen[waiter]
-            if engine is not None:
-                self._promised[engine] += 1
-            waiter.admitted.set_result(engine)
+        raise waited(alias)
 
     def _room_for(self, principal: Principal, alias: str, without: Collection[str]) -> tuple[bool, str | None]:
         """Whether a waiter should go on, and to which engine; None: it must look again by itself."""
@@ -155,7 +100,7 @@ class Placing:
         return best if self._load(best) < self._settings.max_running_per_engine else None
 
     def _load(self, engine: EngineRow) -> int:
-        return self._directory.load[engine.id] + self._promised[engine.id]
+        return self._directory.load[engine.id] + self._room.promised[engine.id]
 
     def _look(
         self, principal: Principal, alias: str, without: Collection[str], waiting: bool = False
@@ -202,25 +147,5 @@ def not_ready(route: Route) -> SumikaError:
         f"'{route.alias}' is being started; try again in a moment.",
         f"「{route.alias}」は起動中です。少し待ってからやり直してください。",
         status=503,
-        retry_after=_RETRY_S,
-    )
-
-
-def _too_many(alias: str) -> SumikaError:
-    return SumikaError(
-        "too_many_waiting",
-        f"Too many requests wait for '{alias}' already; try again in a moment.",
-        f"「{alias}」を待っているリクエストが上限に達しています。少し待ってからやり直してください。",
-        status=503,
-        retry_after=_RETRY_S,
-    )
-
-
-def _waited(alias: str) -> SumikaError:
-    return SumikaError(
-        "waited_too_long",
-        f"'{alias}' was being changed, or fully in use, for longer than a request may wait; try again in a moment.",
-        f"「{alias}」が切り替え中または混雑中で、待機時間内に順番が来ませんでした。少し待ってからやり直してください。",
-        status=503,
-        retry_after=_RETRY_S,
+        retry_after=RETRY_S,
     )
