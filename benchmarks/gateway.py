@@ -87,7 +87,7 @@ class Upstream(asyncio.Protocol):
         chunk = self.word if number < EVENTS else self.last if number == EVENTS else b"data: [DONE]\n\n"
         self._transport.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))  # type: ignore[attr-defined]
         if number <= EVENTS:
-            asyncio.get_running_loop().call_later(0.0005, self._event, number + 1)
+            asyncio.get_running_loop().call_later(0.005, self._event, number + 1)
         else:
             self._transport.write(b"0\r\n\r\n")  # type: ignore[attr-defined]
 

@@ -300,3 +300,14 @@ async def test_a_workers_own_counters_are_forgotten_in_time(monkeypatch: pytest.
         assert await ledger.add({"kept": 1}) != [1]
     assert await ledger.read(["kept", "old1"]) == [4, 0]
     assert len(ledger._young) + len(ledger._old) <= 2
+
+
+async def test_many_at_once_never_pass_a_budget(ledger: Ledger) -> None:
+    one = limiter(ledger, key=Limits(tokens_per_month=100, streams=50), team=Limits(streams=7))
+    told = await asyncio.gather(*(one.reserve((KEY, TEAM), 20) for _ in range(30)), return_exceptions=True)
+    held = [each for each in told if isinstance(each, Reservation)]
+    assert len(held) == 5
+    for each in held:
+        await one.settle(each, 20)
+    for _ in range(7):  # what was refused holds neither tokens nor places
+        await asks(one, 10, KEY, TEAM)

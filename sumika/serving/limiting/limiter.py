@@ -121,24 +121,24 @@ class Limiter:
 
     async def _reserve(self, ledger: Ledger, limited: Sequence[tuple[Subject, Limits]], estimate: int) -> Reservation:
         held = Reservation(ledger, estimate=estimate)
-        self._check_budgets(limited, estimate)
-        await self._take_streams(held, limited)
+        self._promise_budgets(held, limited)
         try:
+            await self._take_streams(held, limited)
             await self._charge(held, limited)
         except BaseException:
-            if held.streams:
-                await ledger.leave(held.place, held.streams)
+            await self.settle(held, 0)
             raise
-        held.budgets = [subject for subject, limits in limited if limits.tokens_per_month is not None]
-        self._promised.update(dict.fromkeys(held.budgets, estimate))
         return held
 
-    def _check_budgets(self, limited: Sequence[tuple[Subject, Limits]], estimate: int) -> None:
-        for subject, limits in limited:
-            if limits.tokens_per_month is not None:
-                left = limits.tokens_per_month - self._spent(subject) - self._promised[subject]
-                if left < estimate:
-                    raise refusals.no_budget(subject, limits.tokens_per_month, max(0, left), estimate)
+    def _promise_budgets(self, held: Reservation, limited: Sequence[tuple[Subject, Limits]]) -> None:
+        """In one step of the event loop, so that no other request is promised the same tokens."""
+        budgets = [(subject, limits.tokens_per_month) for subject, limits in limited if limits.tokens_per_month is not None]
+        for subject, budget in budgets:
+            left = budget - self._spent(subject) - self._promised[subject]
+            if left < held.estimate:
+                raise refusals.no_budget(subject, budget, max(0, left), held.estimate)
+        held.budgets = [subject for subject, _ in budgets]
+        self._promised.update(dict.fromkeys(held.budgets, held.estimate))
 
     async def _take_streams(self, held: Reservation, limited: Sequence[tuple[Subject, Limits]]) -> None:
         most = {f"{kind}:{name}": limits.streams for (kind, name), limits in limited if limits.streams is not None}
