@@ -65,9 +65,9 @@ def list_jobs(json: Json = False) -> None:
         output.print_json([asdict(job) | {"progress": told} for job, told in rows])
         return
     output.print_table(
-        ("job", "name", "state", "step", "loss", "left", "by", "asked", ""),
+        ("job", "name", "state", "step", "loss", "left", "", "asked"),
         [
-            (job.id, job.name, job.state, _steps(told), _number(told, "loss"), _left(job, told), job.actor, job.asked_at[:16], _noted(job))
+            (job.id, job.name, job.state, _steps(told), _number(told, "loss"), _left(job, told), _noted(job), _asked(job))
             for job, told in rows
         ],
         ("No job was submitted yet: sumika finetune submit JOB.yaml", "ジョブはまだありません: sumika finetune submit JOB.yaml"),
@@ -204,6 +204,10 @@ def _left(job: Job, told: dict[str, Any]) -> str:
         return ""
     minutes, seconds = divmod(int(told["eta_s"]), 60)
     return f"{minutes}:{seconds:02d}"
+
+
+def _asked(job: Job) -> str:
+    return f"{job.asked_at[5:16].replace('T', ' ')} {job.actor}"
 
 
 def _noted(job: Job) -> str:
