@@ -104,7 +104,7 @@ class Fake:
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
             if body.get("stream"):
-                return await self.stream(request, name, words)
+                return await self.stream(request, body, name, words)
             for _ in words:
                 await asyncio.sleep(self.script("chunk_delay_s", 0))
             text = "".join(words)
@@ -115,17 +115,19 @@ class Fake:
         finally:
             self.running -= 1
 
-    async def stream(self, request: web.Request, name: str, words: list[str]) -> web.StreamResponse:
+    async def stream(self, request: web.Request, body: dict[str, Any], name: str, words: list[str]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         for number, word in enumerate(words, start=1):
             last = number == len(words)
             choice = {"index": 0, "delta": {"content": word}, "text": word, "finish_reason": "stop" if last else None}
             event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [choice]}
-            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            await response.write(_event(event))
             if number == self.script("die_after_chunks", 0):
                 os.kill(os.getpid(), signal.SIGKILL)
             await asyncio.sleep(self.script("chunk_delay_s", 0))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await response.write(_event(event | {"choices": [], "usage": _usage(len(words))}))
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -171,8 +173,17 @@ class Fake:
         return web.Response(text="tripped")
 
 
-def _usage(completion: int) -> dict[str, int]:
-    return {"prompt_tokens": 5, "completion_tokens": completion, "total_tokens": 5 + completion}
+def _event(event: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _usage(completion: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": 5,
+        "completion_tokens": completion,
+        "total_tokens": 5 + completion,
+        "prompt_tokens_details": {"cached_tokens": 2},
+    }
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -13,6 +13,7 @@ import typer
 
 from sumika.cli import output
 from sumika.cli.context import opened
+from sumika.cli.moments import Moment, moment
 from sumika.cli.output import Json
 from sumika.models import audit, clock
 from sumika.models.audit import Action, export, listing, pruning, sealing, verify
@@ -22,7 +23,6 @@ from sumika.models.audit.listing import Filter
 from sumika.models.errors import SumikaError, quoted
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: who did what, and proof that nobody changed it.")
-Moment = Annotated[str | None, typer.Option(metavar="WHEN", help="2026-11-23 or 2026-11-23T09:00, in this machine's time zone.")]
 
 
 @app.command("verify")
@@ -185,12 +185,8 @@ _LATE_S = 120
 
 def _moment(text: str | None) -> str | None:
     """A moment in the store's spelling, from what a person types."""
-    if text is None:
-        return None
-    try:
-        return clock.spell(datetime.fromisoformat(text).astimezone())
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"'{quoted(text)}': write 2026-11-23 or 2026-11-23T09:00") from None
+    found = moment(text)
+    return None if found is None else clock.spell(found)
 
 
 def _years_ago(years: int) -> datetime:

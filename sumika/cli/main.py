@@ -7,7 +7,23 @@ import sys
 
 import typer
 
-from sumika.cli import aliases, archive, audit, chat, demo, doctor, jobs, keys, models, output, serve, status, teams
+from sumika.cli import (
+    aliases,
+    archive,
+    audit,
+    chat,
+    demo,
+    doctor,
+    jobs,
+    keys,
+    limits,
+    models,
+    output,
+    serve,
+    status,
+    teams,
+    usage,
+)
 from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
 
@@ -20,8 +36,10 @@ chat.register(app)
 doctor.register(app)
 aliases.register(app)
 demo.register(app)
+usage.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(limits.app, name="limits")
 app.add_typer(teams.app, name="teams")
 app.add_typer(jobs.app, name="finetune")
 app.add_typer(archive.app, name="signing")

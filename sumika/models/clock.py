@@ -12,7 +12,7 @@ def now() -> str:
 
 
 def spell(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime(_FORMAT)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"  # a fourth of strftime's time
 
 
 def parse(moment: str) -> datetime:

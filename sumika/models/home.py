@@ -42,6 +42,11 @@ class Home:
         return self.root / "logs"
 
     @property
+    def usage(self) -> Path:
+        """Journals of what was used, until it is in the store."""
+        return self.root / "usage"
+
+    @property
     def checkpoints(self) -> Path:
         """Signed witnesses of the audit log, outside the database that they vouch for."""
         return self.root / "audit.checkpoints"
@@ -67,7 +72,7 @@ class Home:
         Raises:
             PermissionError: when the socket folder belongs to somebody else.
         """
-        for folder in (self.root, self.artifacts, self.runs, self.logs, self.sockets):
+        for folder in (self.root, self.artifacts, self.runs, self.logs, self.usage, self.sockets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = self.sockets.stat()
         if owner.st_uid != os.getuid():

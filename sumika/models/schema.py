@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -252,4 +253,57 @@ audit_contents = Table(
     metadata,
     Column("seq", BigInteger, ForeignKey("audit.seq"), primary_key=True, autoincrement=False),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+# Every request that named a key, as it ended: `usage/rows.py` says what the columns mean.
+usage = Table(
+    "usage",
+    metadata,
+    Column("request", String(40), primary_key=True),
+    Column("at", _MOMENT, nullable=False, index=True),
+    Column("key", String(128), nullable=False),
+    Column("team", String(64)),
+    Column("alias", String(64), nullable=False),
+    Column("version", String(80), nullable=False),
+    Column("endpoint", String(16), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("partial", Boolean, nullable=False),
+    Column("prompt_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("first_ms", Integer),
+    Column("duration_ms", Integer, nullable=False),
+)
+
+# The same, summed by month (of the server's time zone) for each key, team and alias; written with the rows.
+usage_totals = Table(
+    "usage_totals",
+    metadata,
+    Column("month", String(7), primary_key=True),
+    Column("kind", String(5), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    CheckConstraint("kind in ('key', 'team', 'alias')", name="kind"),
+)
+
+# How much each key, team and alias may use; null: no limit.
+limits = Table(
+    "limits",
+    metadata,
+    Column("kind", String(5), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("streams", Integer),
+    Column("tokens_per_month", BigInteger),
+    # Its share where requests wait for a full engine, and how urgent they may be at most.
+    Column("weight", Integer),
+    Column("priority", String(11)),
+    Column("changed_at", _MOMENT, nullable=False),
+    CheckConstraint("kind in ('key', 'team', 'alias')", name="kind"),
+    CheckConstraint("weight between 1 and 100", name="weight"),
+    CheckConstraint("priority in ('interactive', 'batch')", name="priority"),
 )

@@ -65,6 +65,10 @@ class GatewaySettings(BaseModel):
     drain_timeout_s: float = Field(default=30, ge=0)
     max_held: int = Field(default=256, ge=0)
     hold_timeout_s: float = Field(default=300, ge=0)
+    # vLLM's own default of sequences at once; more would wait in the engine, in the order they came.
+    max_running_per_engine: int = Field(default=256, ge=1)
+    max_queued: int = Field(default=1024, ge=0)
+    limits_url: str | None = Field(default=None, pattern=r"^rediss?://")
 
 
 class FinetuneSettings(BaseModel):

@@ -30,6 +30,9 @@ from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
 from sumika.serving.last_used import LastUsed
+from sumika.serving.limiting.limiter import Limiter
+from sumika.serving.limiting.shared import SharedLedger
+from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.oidc import login
 from sumika.serving.oidc.authenticator import TokenAuthenticator
@@ -49,11 +52,15 @@ _REQUEST_ID = b"x-request-id"
 def create_app(settings: Settings, store: Store) -> FastAPI:
     """The gateway over `store`. Its lifespan polls the store and closes what it opened."""
     limits = settings.gateway
-    directory = Directory(store, secrets.token_hex(8), os.getpid())
+    worker_id = secrets.token_hex(8)
+    directory = Directory(store, worker_id, os.getpid())
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder)
+    metering = Metering(store, settings.layout.usage, worker_id, metrics)
+    shared = SharedLedger(limits.limits_url) if limits.limits_url is not None else None
+    limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
     used = LastUsed(store)
     outside = Outside()
     providers = [Provider(issuer, outside) for issuer in settings.oidc.issuers]
@@ -63,18 +70,24 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         directory.refresh()
         polling = asyncio.create_task(directory.run())
         recording = asyncio.create_task(recorder.run())
+        counting = asyncio.create_task(metering.run())
         noting = asyncio.create_task(used.run())
+        renewing = [asyncio.create_task(shared.run())] if shared is not None else []
         try:
             yield
         finally:
-            for task in (polling, noting):
+            for task in (polling, noting, *renewing):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
             await upstream.close()
             await outside.close()
+            if shared is not None:
+                await shared.close()
             recorder.close()
+            metering.close()
             await recording
+            await counting
             directory.leave()
 
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -143,6 +156,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         for state in STATES:
             rows = (row for rows in directory.snapshot.engines.values() for row in rows)
             gateway.metrics.engines.labels(state).set(sum(row.state == state for row in rows))
+        gateway.metrics.queued.set(gateway.placing.queued)
         gateway.metrics.running.clear()
         for (_, version), count in directory.running.items():
             gateway.metrics.running.labels(version).inc(count)

@@ -9,18 +9,20 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sumika.models import aliases, clock, engines, keys, moves, registry
+from sumika.models import aliases, clock, engines, keys, limits, moves, registry
 from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
+from sumika.models.limits import Limits
 from sumika.models.registry import Kind, Version
 from sumika.models.store import Store, revision
+from sumika.models.usage.table import Subject
 from sumika.serving import known_keys
 from sumika.serving.known_keys import KnownKeys
 
@@ -65,6 +67,7 @@ class Snapshot:
     keys: KnownKeys = field(default_factory=dict)
     # When it must be read again, whatever the revision (seconds of the epoch): a key ends.
     until: float = float("inf")
+    limits: Mapping[Subject, Limits] = field(default_factory=dict)
 
     def ready_engines(self, target: Target) -> list[EngineRow]:
         """Engines that are ready and hold what `target` needs."""
@@ -89,6 +92,7 @@ class Directory:
         self._beaten = 0.0
         self.snapshot = Snapshot()
         self._moved = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
         self._told_waiting: dict[int, int] = {}
         # By engine and version; by base.
         self.running: Counter[tuple[str, str]] = Counter()
@@ -116,6 +120,10 @@ class Directory:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._moved.wait(), within_s)
 
+    def when_moved(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each new snapshot."""
+        self._listeners.append(listener)
+
     async def run(self) -> None:
         """Poll until cancelled. A store that is away leaves the last snapshot in use."""
         loop = asyncio.get_running_loop()
@@ -127,6 +135,8 @@ class Directory:
                     self.snapshot = fresh
                     self._moved.set()
                     self._moved = asyncio.Event()
+                    for listener in self._listeners:
+                        listener()
                 waiting = dict(self.waiting)
                 news = waiting.keys() != self._told_waiting.keys()
                 if fresh is not None or news or loop.time() - self._beaten > _BEAT_S:
@@ -172,7 +182,7 @@ class Directory:
                 by_base[engine.base_id].append(engine)
             valid = known_keys.known(keys.list_all(connection), datetime.now(UTC))
             rows_by_base = {base: tuple(rows) for base, rows in by_base.items()}
-            return Snapshot(now, routes, rows_by_base, valid, known_keys.first_end(valid))
+            return Snapshot(now, routes, rows_by_base, valid, known_keys.first_end(valid), limits.list_all(connection))
 
 
 def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:

@@ -29,6 +29,12 @@ class Metrics:
         self.engines = Gauge("sumika_engines", "Engines by state", ["state"], registry=self.registry)
 
         self.audit_lost = Counter("sumika_audit_lost", "Requests whose row of the audit log was lost", registry=self.registry)
+        self.queued = Gauge("sumika_requests_queued", "Requests that wait for an engine with room", registry=self.registry)
+        self.limits_alone = Counter(
+            "sumika_limits_alone", "Times that this worker counted limits by itself, for want of the shared server",
+            registry=self.registry,
+        )  # fmt: skip
+        self.usage_lost = Counter("sumika_usage_lost", "Requests whose usage was lost", registry=self.registry)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

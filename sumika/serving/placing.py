@@ -3,57 +3,109 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
 from sumika.serving.directory import Directory, Route, Snapshot, Target
-
-_RETRY_S = 10
+from sumika.serving.fair_queue import Turn
+from sumika.serving.waiting_room import RETRY_S, WaitingRoom, too_many, waited
 
 
 class Placing:
-    """Places requests by the directory's current snapshot, and holds those that come at the wrong moment: bounded in
-    number and in time."""
+    """Places requests by the directory's current snapshot, and holds those that come at the wrong moment, bounded in number
+    and in time: while a base is being changed, and while every engine has as many as it may."""
 
     def __init__(self, directory: Directory, settings: GatewaySettings) -> None:
         self._directory = directory
         self._settings = settings
         self._held = 0
+        self._room = WaitingRoom(settings.max_queued)
+        directory.when_moved(self._room.admit_all)
 
-    async def place(self, principal: Principal, alias: str, without: Collection[str] = ()) -> tuple[Target, EngineRow]:
-        """The version that answers, and an engine that holds it, not one of `without`.
+    @property
+    def queued(self) -> int:
+        """Requests that wait for an engine with room."""
+        return len(self._room)
+
+    @contextmanager
+    def lease(self, engine: EngineRow, version: str) -> Iterator[None]:
+        """Count a request on an engine for as long as it runs; then the next one's turn comes."""
+        try:
+            with self._directory.lease(engine.id, version):
+                yield
+        finally:
+            self._room.admit(engine.base_id)
+
+    async def place(
+        self, principal: Principal, alias: str, turn: Turn, without: Collection[str] = ()
+    ) -> tuple[Target, EngineRow]:
+        """The version that answers, and an engine that holds it and has room, not one of `without`.
 
         Nothing waits between the look at the snapshot and the return: the caller's lease is part of the same step.
 
         Raises:
             SumikaError: `model_not_found`; `model_not_ready` (503), `too_many_waiting` (503), `waited_too_long` (503).
         """
-        found = self._look(principal, alias, without)
-        if isinstance(found, tuple):
-            return found
-        if self._held >= self._settings.max_held:
-            raise _too_many(alias)
         deadline = time.monotonic() + self._settings.hold_timeout_s
+        promised: str | None = None
+        while True:
+            found = self._look(principal, alias, without)
+            if isinstance(found, int):
+                found = await self._hold(principal, alias, without, found, deadline)
+            target, engines = found
+            engine = next((e for e in engines if e.id == promised), None) or self._roomy(engines)
+            if engine is not None:
+                return target, engine
+            fits = partial(self._room_for, principal, alias, without)
+            promised = await self._room.turn(target.base_id, alias, turn, fits, deadline)
+
+    async def _hold(
+        self, principal: Principal, alias: str, without: Collection[str], base_id: int, deadline: float
+    ) -> tuple[Target, list[EngineRow]]:
+        """Wait until a base that is being changed is there."""
+        if self._held >= self._settings.max_held:
+            raise too_many(alias)
         self._held += 1
         try:
             while (left := deadline - time.monotonic()) > 0:
-                with self._directory.waits(found):
+                with self._directory.waits(base_id):
                     await self._directory.moved(left)
                 again = self._look(principal, alias, without, waiting=True)
                 if isinstance(again, tuple):
                     return again
-                found = again
+                base_id = again
         finally:
             self._held -= 1
-        raise _waited(alias)
+        raise waited(alias)
+
+    def _room_for(self, principal: Principal, alias: str, without: Collection[str]) -> tuple[bool, str | None]:
+        """Whether a waiter should go on, and to which engine; None: it must look again by itself."""
+        try:
+            found = self._look(principal, alias, without)
+        except SumikaError:
+            return True, None
+        if isinstance(found, int):
+            return True, None
+        engine = self._roomy(found[1])
+        return engine is not None, engine.id if engine is not None else None
+
+    def _roomy(self, engines: Sequence[EngineRow]) -> EngineRow | None:
+        """The least loaded, if it may have one more."""
+        best = min(engines, key=self._load)
+        return best if self._load(best) < self._settings.max_running_per_engine else None
+
+    def _load(self, engine: EngineRow) -> int:
+        return self._directory.load[engine.id] + self._room.promised[engine.id]
 
     def _look(
         self, principal: Principal, alias: str, without: Collection[str], waiting: bool = False
-    ) -> tuple[Target, EngineRow] | int:
-        """An engine; or the base to wait for. Who has begun to wait goes on waiting, whatever happens meanwhile."""
+    ) -> tuple[Target, list[EngineRow]] | int:
+        """Engines; or the base to wait for. Who has begun to wait goes on waiting, whatever happens meanwhile."""
         snapshot = self._directory.snapshot
         route = resolve(snapshot, principal, alias)
         target = route.target(principal.id)
@@ -63,7 +115,7 @@ class Placing:
             target = route.main  # a canary that is not there costs nobody an answer
             engines = self._engines(snapshot, target, without)
         if engines:
-            return target, min(engines, key=lambda engine: self._directory.load[engine.id])
+            return target, engines
         if held or waiting or snapshot.changing(target.base_id):
             return target.base_id
         raise not_ready(route)
@@ -95,25 +147,5 @@ def not_ready(route: Route) -> SumikaError:
         f"'{route.alias}' is being started; try again in a moment.",
         f"「{route.alias}」は起動中です。少し待ってからやり直してください。",
         status=503,
-        retry_after=_RETRY_S,
-    )
-
-
-def _too_many(alias: str) -> SumikaError:
-    return SumikaError(
-        "too_many_waiting",
-        f"'{alias}' is being changed and too many requests wait already; try again in a moment.",
-        f"「{alias}」は切り替え中で、待機中のリクエストが上限に達しています。少し待ってからやり直してください。",
-        status=503,
-        retry_after=_RETRY_S,
-    )
-
-
-def _waited(alias: str) -> SumikaError:
-    return SumikaError(
-        "waited_too_long",
-        f"'{alias}' was being changed for longer than a request may wait; try again in a moment.",
-        f"「{alias}」の切り替えが待機時間内に終わりませんでした。少し待ってからやり直してください。",
-        status=503,
-        retry_after=_RETRY_S,
+        retry_after=RETRY_S,
     )

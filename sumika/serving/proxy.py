@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sumika.models.errors import SumikaError
 from sumika.serving import engine_routes
 from sumika.serving.replies import error_event, language
+from sumika.serving.usage_events import BodyCount, StreamCount
 
 _DONE = b"data: [DONE]"
 _KEPT_HEADERS = ("content-type",)
@@ -95,11 +96,13 @@ class Upstream:
 class Answer:
     """What goes back to the client: status and headers once, then bytes; for a broken stream one error event."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, *, shows_usage: bool) -> None:
         self._scope = scope
         self._send = send
+        self._shows_usage = shows_usage
         self._is_stream = False
         self._tail = b""
+        self.count: StreamCount | BodyCount = BodyCount()
         self.started = False
 
     @property
@@ -109,6 +112,8 @@ class Answer:
 
     async def start(self, response: aiohttp.ClientResponse) -> None:
         self._is_stream = response.content_type == "text/event-stream"
+        if self._is_stream:
+            self.count = StreamCount(shows_usage=self._shows_usage)
         kept = [(name.encode(), response.headers[name].encode("latin-1")) for name in _KEPT_HEADERS if name in response.headers]
         if "content-length" in response.headers and not self._is_stream:
             kept.append((b"content-length", response.headers["content-length"].encode()))
@@ -116,8 +121,14 @@ class Answer:
         self.started = True
 
     async def send(self, chunk: bytes) -> None:
+        """Count a piece of the engine's answer and pass on what the client asked for."""
+        chunk = self.count.feed(chunk)
+        if chunk:
+            await self.pass_on(chunk)
+
+    async def pass_on(self, chunk: bytes) -> None:
         if self._is_stream:
-            self._tail = (self._tail + chunk)[-len(_DONE) - 4 :]
+            self._tail = chunk[-len(_DONE) - 4 :]  # only whole events pass
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     @property

@@ -16,6 +16,8 @@ from sumika.models.errors import SumikaError, quoted
 MAX_CHOICES = 8
 _MAX_TOKENS = 1_000_000
 _MAX_DEPTH = 32
+# What an answer is taken to need where nobody says: the engine's own bound is its whole context.
+USUAL_TOKENS = 1024
 
 Stop = str | Annotated[list[str], Field(max_length=4)]
 
@@ -58,11 +60,25 @@ class _Sampling(_Strict):
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
 
+    @property
+    def most_completion(self) -> int:
+        """Tokens that the answer may have, over all choices; `USUAL_TOKENS` each where the client set no bound."""
+        return (self.n or 1) * (self._bound() or USUAL_TOKENS)
+
+    def _bound(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def shows_usage(self) -> bool:
+        """Whether the client asked for a stream's usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
     def upstream(self, version: str) -> bytes:
-        """The body for the engine: what the client set, less what is ours, on the version its alias leads to."""
-        body: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"user", "model"})
-        if not self.stream:
-            body.pop("stream_options", None)
+        """The body for the engine: what the client set, less what is ours, on the version its alias leads to. A stream
+        always ends with its usage, which goes no further than the gateway where the client did not ask for it."""
+        body: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"user", "model", "stream_options"})
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
         return json.dumps({"model": version, **body}, ensure_ascii=False).encode()
 
 
@@ -72,12 +88,20 @@ class ChatRequest(_Sampling):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
+    def _bound(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionRequest(_Sampling):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
     suffix: None = None
+
+    @property
+    def most_completion(self) -> int:
+        prompts = len(self.prompt) if isinstance(self.prompt, list) else 1
+        return prompts * super().most_completion
 
 
 def parse(kind: type[_Sampling], body: bytes) -> Any:

@@ -61,6 +61,8 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--max-cpu-loras", str(slots.max_cpu_loras),
         # vLLM's default is 0, which aborts what is running; this lets it end.
         "--shutdown-timeout", str(int(settings.stop_timeout_s)),
+        # Cached tokens are told in each answer's usage.
+        "--enable-prompt-tokens-details",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
     ]  # fmt: skip

@@ -115,6 +115,10 @@ def test_request_for_the_engine_is_built_from_known_fields_only() -> None:
     }
     sent = json.loads(parse(ChatRequest, json.dumps(body).encode()).upstream("faq@3"))
     assert sent == {"model": "faq@3", "messages": USER, "temperature": 0, "stream": False}
+    streamed = json.loads(
+        parse(ChatRequest, json.dumps(body | {"stream": True, "stream_options": {}}).encode()).upstream("faq@3")
+    )
+    assert streamed["stream_options"] == {"include_usage": True}
 
 
 def bad(body: Any, kind: Any = ChatRequest) -> SumikaError:

@@ -31,6 +31,8 @@ class Action(StrEnum):
     KEY_CREATE = "key.create"
     KEY_REVOKE = "key.revoke"
     KEY_ROTATE = "key.rotate"
+    LIMITS_CLEAR = "limits.clear"
+    LIMITS_SET = "limits.set"
     MODEL_EXPORT = "model.export"
     MODEL_IMPORT = "model.import"
     MODEL_PULL = "model.pull"

@@ -1,0 +1,65 @@
+"""`sumika usage`: who used how much."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from sumika.cli import output, table_files
+from sumika.cli.context import opened
+from sumika.cli.moments import Moment, moment
+from sumika.cli.output import Json
+from sumika.models import keys
+from sumika.models.store import Store
+from sumika.models.usage import drain, report
+from sumika.models.usage.report import Span
+
+_HEADS = {
+    "partial": "part.", "prompt_tokens": "prompt", "cached_tokens": "cached", "completion_tokens": "completion",
+    "reasoning_tokens": "reasoning", "first_ms": "first ms", "duration_ms": "ms",
+}  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    app.command("usage")(usage)
+
+
+def usage(
+    by: Annotated[
+        str, typer.Option(help=f"Columns to sum by, with commas: {', '.join([*report.COLUMNS, report.DAY])}.")
+    ] = "team,alias,day",
+    since: Moment = None,
+    until: Moment = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write CSV for Excel; '-' is standard output.")] = None,
+    json: Json = False,
+) -> None:
+    """Requests and tokens by team, alias and day, or what you name; days are of this machine's time zone."""
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    report.check(names)
+    with opened() as (settings, store):
+        drain.recover(store, settings.layout.usage)  # what a gateway left that was killed and not started again
+        rows = _rows(store, names, Span(moment(since), moment(until)))
+    columns = [*names, *(["key_name"] if "key" in names else []), *report.FIGURES]
+    if csv is not None:
+        table_files.write_csv(csv, columns, ([row[name] for name in columns] for row in rows))
+    elif json:
+        output.print_json({"time_zone": _zone(), "by": names, "rows": rows})
+    else:
+        cells = ([row[name] for name in columns] for row in rows)
+        output.print_table([_HEADS.get(name, name) for name in columns], cells, ("No requests.", "リクエストはありません。"))
+        if report.DAY in names and rows:
+            output.say(f"Days are of this machine's time zone ({_zone()}).", f"日付はこのサーバーのタイムゾーン({_zone()})です。")
+
+
+def _rows(store: Store, names: list[str], span: Span) -> list[dict[str, Any]]:
+    with store.read() as connection:
+        found = report.sums(connection, names, span)
+        called = {key.id: key.name for key in keys.list_all(connection)} if "key" in names else {}
+    return [row | {"key_name": called.get(row["key"])} for row in found] if "key" in names else found
+
+
+def _zone() -> str:
+    now = datetime.now().astimezone()
+    return f"{now.tzname()}, UTC{now.strftime('%z')[:3]}:{now.strftime('%z')[3:]}"

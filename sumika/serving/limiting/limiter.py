@@ -1,0 +1,195 @@
+"""Reserves what a request may take, and settles what it took: requests and tokens by minute, streams at once, the month's budget.
+
+Nobody's answer depends on the shared ledger: while it is gone each worker counts by itself, against the whole limit, and the
+metric `sumika_limits_alone` says so. Budgets do not lie there and hold on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sumika.models.limits import Limits
+from sumika.models.usage.table import Subject
+from sumika.serving.limiting import refusals, window
+from sumika.serving.limiting.ledger import Ledger, LedgerGone
+from sumika.serving.limiting.memory import MemoryLedger
+from sumika.serving.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+Unit = Literal["requests", "tokens"]
+_ALONE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """`cost` of `limit` for one subject, on the counter of the minute it was reserved in."""
+
+    subject: Subject
+    unit: Unit
+    limit: int
+    cost: int
+    minute: int
+
+    @property
+    def counter(self) -> str:
+        return self.counter_at(self.minute)
+
+    def counter_at(self, minute: int) -> str:
+        return f"{self.subject[0]}:{self.subject[1]}:{self.unit}:{minute}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one limit stands: what is left, and seconds until all of it is."""
+
+    unit: Unit
+    limit: int
+    left: int
+    reset_s: float
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What is held for one request until `Limiter.settle`."""
+
+    ledger: Ledger
+    place: str = ""
+    streams: list[str] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+    budgets: list[Subject] = field(default_factory=list)
+    estimate: int = 0
+    standings: list[Standing] = field(default_factory=list)
+
+
+class Limiter:
+    """`limits`: what is set now. `spent`: tokens of this month by subject."""
+
+    def __init__(
+        self,
+        limits: Callable[[], Mapping[Subject, Limits]],
+        spent: Callable[[Subject], int],
+        shared: Ledger | None,
+        metrics: Metrics,
+    ) -> None:
+        self._limits = limits
+        self._spent = spent
+        self._shared = shared
+        self._alone = MemoryLedger()
+        self._alone_until = 0.0
+        self._metrics = metrics
+        self._promised: Counter[Subject] = Counter()
+        self._worker = secrets.token_hex(8)
+        self._places = itertools.count()
+
+    async def reserve(self, subjects: Sequence[Subject], estimate: int) -> Reservation | None:
+        """Hold what a request of about `estimate` tokens needs; None where no limit is set for any of `subjects`.
+
+        Raises:
+            SumikaError: `rate_limit_exceeded`, `insufficient_quota` (429); then nothing is held.
+        """
+        known = self._limits()
+        limited = [(subject, known[subject]) for subject in subjects if subject in known]
+        if not limited:
+            return None
+        if self._shared is not None and time.monotonic() >= self._alone_until:
+            try:
+                return await self._reserve(self._shared, limited, estimate)
+            except LedgerGone as gone:
+                self._goes_alone(gone)
+        return await self._reserve(self._alone, limited, estimate)
+
+    async def settle(self, held: Reservation, tokens: int) -> None:
+        """Count `tokens` in place of the estimate, and free the rest."""
+        self._promised.subtract(dict.fromkeys(held.budgets, held.estimate))
+        now = window.minute(time.time())
+        changes = dict(_settled(charge, tokens, now) for charge in held.charges if charge.unit == "tokens")
+        try:
+            if changes := {name: change for name, change in changes.items() if change}:
+                await held.ledger.add(changes)
+            if held.streams:
+                await held.ledger.leave(held.place, held.streams)
+        except LedgerGone as gone:
+            self._goes_alone(gone)
+
+    async def _reserve(self, ledger: Ledger, limited: Sequence[tuple[Subject, Limits]], estimate: int) -> Reservation:
+        held = Reservation(ledger, estimate=estimate)
+        self._promise_budgets(held, limited)
+        try:
+            await self._take_streams(held, limited)
+            await self._charge(held, limited)
+        except BaseException:
+            await self.settle(held, 0)
+            raise
+        return held
+
+    def _promise_budgets(self, held: Reservation, limited: Sequence[tuple[Subject, Limits]]) -> None:
+        """In one step of the event loop, so that no other request is promised the same tokens."""
+        budgets = [(subject, limits.tokens_per_month) for subject, limits in limited if limits.tokens_per_month is not None]
+        for subject, budget in budgets:
+            left = budget - self._spent(subject) - self._promised[subject]
+            if left < held.estimate:
+                raise refusals.no_budget(subject, budget, max(0, left), held.estimate)
+        held.budgets = [subject for subject, _ in budgets]
+        self._promised.update(dict.fromkeys(held.budgets, held.estimate))
+
+    async def _take_streams(self, held: Reservation, limited: Sequence[tuple[Subject, Limits]]) -> None:
+        most = {f"{kind}:{name}": limits.streams for (kind, name), limits in limited if limits.streams is not None}
+        if not most:
+            return
+        held.place = f"{self._worker}:{next(self._places)}"
+        full = await held.ledger.take(held.place, most)
+        if full is not None:
+            raise refusals.too_many_streams(full, most[full])
+        held.streams = list(most)
+
+    async def _charge(self, held: Reservation, limited: Sequence[tuple[Subject, Limits]]) -> None:
+        now = time.time()
+        charges = _charges(limited, held.estimate, window.minute(now))
+        if not charges:
+            return
+        added = await held.ledger.add({charge.counter: charge.cost for charge in charges})
+        before = await held.ledger.read([charge.counter_at(charge.minute - 1) for charge in charges])
+        states = list(zip(charges, before, added, strict=True))
+        held.standings = [_standing(charge, previous, current, now) for charge, previous, current in states]
+        for charge, previous, current in states:
+            if window.used(previous, current, now) > charge.limit:
+                await held.ledger.add({charge.counter: -charge.cost for charge in charges})
+                wait = window.wait_s(charge.limit, charge.cost, previous, current - charge.cost, now)
+                raise refusals.too_fast(charge.subject, charge.unit, charge.limit, wait, held.standings)
+        held.charges = charges
+
+    def _goes_alone(self, gone: LedgerGone) -> None:
+        if time.monotonic() >= self._alone_until:
+            log.error("the limits' server does not answer (%s); this worker counts by itself", gone)
+        self._alone_until = time.monotonic() + _ALONE_S
+        self._metrics.limits_alone.inc()
+
+
+def _charges(limited: Sequence[tuple[Subject, Limits]], estimate: int, minute: int) -> list[Charge]:
+    charges = []
+    for subject, limits in limited:
+        if (requests := limits.requests_per_minute) is not None:
+            charges.append(Charge(subject, "requests", requests, 1, minute))
+        if (tokens := limits.tokens_per_minute) is not None:
+            # One request may be larger than a minute's tokens: it then takes them all.
+            charges.append(Charge(subject, "tokens", tokens, min(estimate, tokens), minute))
+    return charges
+
+
+def _settled(charge: Charge, tokens: int, now: int) -> tuple[str, int]:
+    """Which counter changes by how much. What was used beyond the estimate counts from now on."""
+    change = tokens - charge.cost
+    return (charge.counter_at(now), change) if change > 0 else (charge.counter, change if now - charge.minute <= 1 else 0)
+
+
+def _standing(charge: Charge, previous: int, current: int, now: float) -> Standing:
+    left = max(0, charge.limit - window.used(previous, current, now))
+    return Standing(charge.unit, charge.limit, left, window.reset_s(previous, current, now))

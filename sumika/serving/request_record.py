@@ -1,0 +1,152 @@
+"""One request as the gateway knows it: told once, when it has ended, to the log, the metrics, the audit log and usage."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from starlette.types import Scope, Send
+
+from sumika.models import clock
+from sumika.models.actor import Actor
+from sumika.models.audit import Action
+from sumika.models.audit.chain import Entry, Outcome
+from sumika.models.errors import SumikaError
+from sumika.models.usage.rows import Endpoint, UsageRow
+from sumika.models.usage.table import Kind, Subject
+from sumika.serving.limiting.headers import headers as limit_headers
+from sumika.serving.limiting.limiter import Reservation, Standing
+from sumika.serving.limiting.refusals import RateLimited
+from sumika.serving.metrics import UNKNOWN, Metrics
+from sumika.serving.proxy import Answer
+from sumika.serving.recording import Exchange
+from sumika.serving.usage_events import BodyCount, StreamCount, Tokens
+
+log = logging.getLogger("sumika.serving.inference")
+
+# What the log says of a request whose client left (nginx's number for it).
+CLIENT_CLOSED = 499
+# Which version answered, or would have.
+VERSION_HEADER = "x-sumika-version"
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is told of one request. Nothing of what it said, but `content`, which goes nowhere unsealed.
+
+    `prompt_estimate`: tokens of the prompt as the gateway guesses them, for when the engine never told.
+    """
+
+    request_id: str
+    began: float = field(default_factory=time.monotonic)
+    at: str = field(default_factory=clock.now)
+    alias: str = UNKNOWN
+    version: str = UNKNOWN
+    key: str = UNKNOWN
+    role: str = ""
+    team: str | None = None
+    code: str = UNKNOWN
+    status: int = 0
+    first_byte: float | None = None
+    ended: float = 0
+    admitted: bool = False
+    content: tuple[bytes, list[bytes]] | None = None
+    dispatched: bool = False
+    prompt_estimate: int = 0
+    count: StreamCount | BodyCount | None = None
+    held: Reservation | None = None
+    _standings: Sequence[Standing] = ()
+    _told: Tokens | None = None
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """Whose limits count."""
+        named: list[tuple[Kind, str | None]] = [("key", self.key), ("team", self.team), ("alias", self.alias)]
+        return [(kind, name) for kind, name in named if name is not None]
+
+    def headers(self) -> dict[str, str]:
+        """What is ours to tell beside the answer: which version speaks, and how limits stand."""
+        told = dict(limit_headers(self.held.standings if self.held is not None else self._standings))
+        return told if self.version == UNKNOWN else {VERSION_HEADER: self.version, **told}
+
+    def refuse(self, error: SumikaError) -> None:
+        self.status, self.code = error.status, error.code
+        if isinstance(error, RateLimited):
+            self._standings = error.standings
+
+    def end(self) -> None:
+        self.status = self.status or 500  # ended by a fault of ours
+        self.ended = time.monotonic()
+        self._told = self.count.tokens if self.count is not None else None
+
+    @property
+    def _seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def partial(self) -> bool:
+        """Whether an engine worked for this request and never told how much."""
+        cut = self.first_byte is not None or self.status == CLIENT_CLOSED or self.code == "engine_timeout"
+        return self.dispatched and cut and self._told is None
+
+    def tokens(self) -> Tokens:
+        """As vLLM counted them; the gateway's estimate where it never told; none where no engine did anything."""
+        if self.partial:
+            return Tokens(self.prompt_estimate, self.count.events if self.count is not None else 0)
+        return self._told or Tokens()
+
+    def usage(self, endpoint: Endpoint) -> UsageRow:
+        """For the usage table."""
+        tokens = self.tokens()
+        return UsageRow(
+            self.request_id, self.at, self.key, self.team, self.alias, self.version, endpoint, self.status,
+            "" if self.code == UNKNOWN else self.code, self.partial,
+            tokens.prompt, tokens.cached, tokens.completion, tokens.reasoning,
+            None if self.first_byte is None else round((self.first_byte - self.began) * 1000), round(self._seconds * 1000),
+        )  # fmt: skip
+
+    def exchange(self, action: Action) -> Exchange:
+        """For the audit log."""
+        outcome: Outcome = "done" if self.status < 400 else "refused" if self.status < 500 else "failed"
+        details = {
+            "request": self.request_id, "version": self.version, "status": self.status, "ms": round(self._seconds * 1000),
+        }  # fmt: skip
+        reason = self.code if self.code != UNKNOWN else ""
+        entry = Entry(action, self.alias, outcome, reason, details, Actor(self.key, self.role), clock.now())
+        return Exchange(self.request_id, entry, self.content)
+
+    def tell(self, metrics: Metrics) -> None:
+        """For Prometheus and the log."""
+        metrics.requests.labels(self.alias, str(self.status)).inc()
+        metrics.duration.labels(self.alias).observe(self._seconds)
+        if self.first_byte is not None:
+            metrics.first_byte.labels(self.alias).observe(self.first_byte - self.began)
+        log.info(
+            "request %s key=%s alias=%s version=%s status=%d code=%s seconds=%.3f",
+            self.request_id, self.key, self.alias, self.version, self.status, self.code, self._seconds,
+        )  # fmt: skip
+
+
+class RecordedAnswer(Answer):
+    """Tells the version that answers, and notes when it began and what passed."""
+
+    def __init__(self, scope: Scope, send: Send, record: RequestRecord, *, shows_usage: bool) -> None:
+        super().__init__(scope, send, shows_usage=shows_usage)
+        self._record = record
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name.encode(), value.encode()) for name, value in self._record.headers().items()]
+
+    async def break_off(self, error: SumikaError) -> None:
+        self._record.status, self._record.code = error.status, error.code
+        await super().break_off(error)
+
+    async def pass_on(self, chunk: bytes) -> None:
+        if self._record.first_byte is None:
+            self._record.first_byte, self._record.count = time.monotonic(), self.count
+        if self._record.content is not None:
+            self._record.content[1].append(chunk)
+        await super().pass_on(chunk)

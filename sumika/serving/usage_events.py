@@ -1,0 +1,99 @@
+"""vLLM's own count of tokens, taken from the end of an answer that passes through, without reading the rest of it.
+
+Inside a JSON string a quotation mark is written `\\"`, so neither marker below can stand in what a model says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+# The last event of a stream where `stream_options.include_usage` is set (vLLM 0.32, chat_completion/serving.py).
+_LAST_EVENT = b'"choices":[],"usage":{'
+_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_EVENT_END = b"\n\n"
+# An answer that is no stream ends with its usage and a few fields that are null.
+_TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """As vLLM counted them; None where it did not tell."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+
+
+class StreamCount:
+    """Server-sent events: what goes on to the client, the tokens its last event tells, and how many events there were.
+
+    `shows_usage`: the client asked for that last event too. Only whole events go on, so what an engine that died began to
+    say does not run into the error that follows.
+    """
+
+    def __init__(self, *, shows_usage: bool) -> None:
+        self._shows_usage = shows_usage
+        self._begun = b""
+        self.tokens: Tokens | None = None
+        self.events = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._begun:
+            chunk, self._begun = self._begun + chunk, b""
+        if not chunk.endswith(_EVENT_END):
+            whole = chunk.rfind(_EVENT_END)
+            chunk, self._begun = (chunk[: whole + 2], chunk[whole + 2 :]) if whole >= 0 else (b"", chunk)
+        self.events += chunk.count(_EVENT_END)
+        at = chunk.find(_LAST_EVENT)
+        return chunk if at < 0 else self._last_event(chunk, at)
+
+    def _last_event(self, chunk: bytes, at: int) -> bytes:
+        start = chunk.rfind(_EVENT_END, 0, at)
+        start = 0 if start < 0 else start + 2
+        end = chunk.find(_EVENT_END, at) + 2
+        self.tokens = parse(chunk[start:end])
+        self.events -= 1
+        return chunk if self._shows_usage else chunk[:start] + chunk[end:]
+
+
+class BodyCount:
+    """An answer in one piece of JSON."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.events = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._tail = chunk[-_TAIL_BYTES:] if len(chunk) >= _TAIL_BYTES else (self._tail + chunk)[-_TAIL_BYTES:]
+        return chunk
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return parse(self._tail)
+
+
+def parse(data: bytes) -> Tokens | None:
+    """The last `usage` object in `data`; None where there is none that can be read."""
+    found = None
+    for found in _USAGE.finditer(data):  # noqa: B007 - the last one
+        pass
+    if found is None:
+        return None
+    try:
+        told, _ = json.JSONDecoder().raw_decode(data[found.end() :].decode(errors="replace"))
+        return Tokens(
+            int(told["prompt_tokens"]), int(told["completion_tokens"]),
+            _detail(told, "prompt_tokens_details", "cached_tokens"),
+            _detail(told, "completion_tokens_details", "reasoning_tokens"),
+        )  # fmt: skip
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _detail(told: dict[str, Any], group: str, name: str) -> int | None:
+    value = (told.get(group) or {}).get(name)
+    return None if value is None else int(value)
