@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from sumika.models.audit import Action
+from sumika.models.audit import inference
 from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
@@ -19,7 +19,7 @@ from sumika.serving.metering import Metering
 from sumika.serving.metrics import Metrics
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import ClientGone, Upstream, read_body, unless_gone
-from sumika.serving.recording import Recorder
+from sumika.serving.recording import Exchange, Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.request_record import CLIENT_CLOSED, RecordedAnswer, RequestRecord
 from sumika.serving.sensitivity import check_sensitivity
@@ -51,7 +51,6 @@ class Inference:
         self._path = path
         self._kind = kind
         self._endpoint: Endpoint = "chat" if kind is requests.ChatRequest else "completions"
-        self._action = Action.INFERENCE_CHAT if kind is requests.ChatRequest else Action.INFERENCE_COMPLETION
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord(scope["state"]["request_id"])
@@ -73,8 +72,10 @@ class Inference:
         record.end()
         record.tell(gateway.metrics)
         usage = record.usage(self._endpoint)
-        gateway.metering.note(usage)
-        gateway.recorder.note(record.exchange(self._action), admitted=record.admitted)
+        if not gateway.metering.note(usage):
+            gateway.recorder.lose()
+        if gateway.recorder.keeps_content:
+            gateway.recorder.note(Exchange(inference.entry(usage), record.content), admitted=record.admitted)
         if record.held is not None:
             await gateway.limiter.settle(record.held, usage.tokens)
 
