@@ -2,7 +2,8 @@
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
 start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
-ignore_sigterm, load_error, as_base, nonsense. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
+ignore_sigterm, load_error, as_base, nonsense, prefill_s (of a stream, after its headers). What was asked last lies in
+`ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
 Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
@@ -16,12 +17,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the tree that this file lies in, wherever Sumika is installed
 
 from aiohttp import web
 
 from sumika.serving import engine_routes
+from tests import fake_answers
 
 SLEEP = ("/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache")
 
@@ -103,33 +108,36 @@ class Fake:
         self.made += 1
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
+            self.note(request, body)
             if body.get("stream"):
-                return await self.stream(request, body, name, words)
+                return await self.stream(request, body, words, kind)
             for _ in words:
                 await asyncio.sleep(self.script("chunk_delay_s", 0))
-            text = "".join(words)
-            choice = {"index": 0, "finish_reason": "stop", "text": text, "message": {"role": "assistant", "content": text}}
-            return web.json_response(
-                {"id": "x", "object": kind, "created": 1, "model": name, "choices": [choice], "usage": _usage(len(words))}
-            )
+            make = fake_answers.chat if kind == "chat.completion" else fake_answers.completion
+            return web.json_response(make(body, words))
         finally:
             self.running -= 1
 
-    async def stream(self, request: web.Request, body: dict[str, Any], name: str, words: list[str]) -> web.StreamResponse:
+    async def stream(self, request: web.Request, body: dict[str, Any], words: list[str], kind: str) -> web.StreamResponse:
+        kind = "chat.completion.chunk" if kind == "chat.completion" else kind
+        return await self.pour(request, fake_answers.chunks(body, words, kind), fake_answers.last(body, words, kind))
+
+    async def pour(self, request: web.Request, events: Iterable[bytes], end: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        for number, word in enumerate(words, start=1):
-            last = number == len(words)
-            choice = {"index": 0, "delta": {"content": word}, "text": word, "finish_reason": "stop" if last else None}
-            event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [choice]}
-            await response.write(_event(event))
+        await asyncio.sleep(self.script("prefill_s", 0))
+        for number, event in enumerate(events, start=1):
+            await response.write(event)
             if number == self.script("die_after_chunks", 0):
                 os.kill(os.getpid(), signal.SIGKILL)
             await asyncio.sleep(self.script("chunk_delay_s", 0))
-        if (body.get("stream_options") or {}).get("include_usage"):
-            await response.write(_event(event | {"choices": [], "usage": _usage(len(words))}))
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(end)
         return response
+
+    def note(self, request: web.Request, body: dict[str, Any]) -> None:
+        """What the gateway sent last, for tests to look at."""
+        told = {"path": request.path, "request_id": request.headers.get("x-request-id"), "body": body}
+        self.socket.with_suffix(".asked").write_text(json.dumps(told))
 
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(
@@ -171,19 +179,6 @@ class Fake:
         with (self.socket.parent / "tripped.txt").open("a") as file:
             file.write(request.path + "\n")
         return web.Response(text="tripped")
-
-
-def _event(event: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _usage(completion: int) -> dict[str, Any]:
-    return {
-        "prompt_tokens": 5,
-        "completion_tokens": completion,
-        "total_tokens": 5 + completion,
-        "prompt_tokens_details": {"cached_tokens": 2},
-    }
 
 
 def _error(status: int, message: str) -> web.Response:

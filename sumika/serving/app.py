@@ -39,6 +39,7 @@ from sumika.serving.oidc.authenticator import TokenAuthenticator
 from sumika.serving.oidc.fetching import Outside
 from sumika.serving.oidc.provider import Provider
 from sumika.serving.oidc.ticket import Tickets
+from sumika.serving.operations import OPERATIONS
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.recording import Recorder
@@ -54,7 +55,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
-    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
+    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
     metering = Metering(store, settings.layout.usage, worker_id, metrics)
@@ -93,8 +94,8 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False  # the redirect would lead to whatever host the client names
     app.state.gateway = gateway
-    for path, kind in (("/v1/chat/completions", requests.ChatRequest), ("/v1/completions", requests.CompletionRequest)):
-        app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))
+    for operation in OPERATIONS:
+        app.router.routes.append(StarletteRoute(operation.path, Inference(gateway, operation), methods=["POST"]))
     _add_models(app, gateway)
     _add_operations(app, gateway)
     app.include_router(admin.router(store))

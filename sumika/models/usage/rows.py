@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "tokenize"]
 
 
 @dataclass(frozen=True, slots=True)
