@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from sumika.models import pooling
+
 Task = Literal["chat", "embedding", "rerank"]
-Pooling = Literal["mean", "cls", "last"]
 
 
 def of(meta: Mapping[str, Any]) -> Task:
@@ -15,8 +17,14 @@ def of(meta: Mapping[str, Any]) -> Task:
     return task
 
 
-def of_architecture(name: str) -> Task:
-    """By how transformers names its classes: a bare `…Model` gives hidden states, a classifier of pairs one score."""
-    if name.endswith("ForSequenceClassification"):
-        return "rerank"
-    return "embedding" if name.endswith("Model") and not name.endswith("LMHeadModel") else "chat"
+def told_by(source: Path, architecture: str) -> dict[str, str]:
+    """What the registry should keep of a base in folder `source`: `task`, and `pooling` where one is told.
+
+    sentence-transformers' `modules.json` says that a model embeds, whatever its class; else transformers' name of the class
+    does: a bare `…Model` gives hidden states, a classifier of pairs one score.
+    """
+    hidden_states = architecture.endswith("Model") and not architecture.endswith("LMHeadModel")
+    if hidden_states or (source / pooling.MODULES).is_file():
+        how = pooling.read(source)
+        return {"task": "embedding"} | ({"pooling": how} if how else {})
+    return {"task": "rerank" if architecture.endswith("ForSequenceClassification") else "chat"}

@@ -121,7 +121,12 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
         target = route.target(who.id)
         return {
             "id": route.alias, "object": "model", "created": int(route.moved_at.timestamp()), "owned_by": "sumika",
-            "sumika": {"version": target.version, "kind": target.kind, "canary": target is not route.main},
+            "max_model_len": target.context,
+            "sumika": {
+                "version": target.version, "kind": target.kind, "canary": target is not route.main, "task": target.task,
+                "tools": target.tools, "reasoning": target.reasoning,
+                "endpoints": [o.path for o in OPERATIONS if o.task in (None, target.task) and who.may_reach(o.endpoint)],
+            },
         }  # fmt: skip
 
     @app.get("/v1/models")

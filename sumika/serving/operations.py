@@ -33,4 +33,33 @@ class Operation:
 OPERATIONS: tuple[Operation, ...] = (
     Operation("/v1/chat/completions", requests.ChatRequest, "chat", Action.INFERENCE_CHAT),
     Operation("/v1/completions", requests.CompletionRequest, "completions", Action.INFERENCE_COMPLETION),
+    Operation("/v1/embeddings", requests.EmbeddingRequest, "embeddings", Action.INFERENCE_EMBEDDING, "embedding"),
+    Operation("/v1/rerank", requests.RerankRequest, "rerank", Action.INFERENCE_RERANK, "rerank", at_engine="/rerank"),
+    Operation(
+        "/v1/tokenize",
+        requests.TokenizeRequest,
+        "tokenize",
+        Action.INFERENCE_TOKENIZE,
+        None,
+        dialects.UNCOUNTED,
+        at_engine="/tokenize",
+    ),
+    Operation(
+        "/v1/detokenize",
+        requests.DetokenizeRequest,
+        "tokenize",
+        Action.INFERENCE_TOKENIZE,
+        None,
+        dialects.UNCOUNTED,
+        at_engine="/detokenize",
+    ),
+    Operation("/v1/responses", requests.ResponsesRequest, "responses", Action.INFERENCE_RESPONSE, dialect=dialects.RESPONSES),
+    Operation("/v1/messages", requests.MessagesRequest, "messages", Action.INFERENCE_MESSAGE, dialect=dialects.ANTHROPIC),
+    Operation(
+        "/v1/messages/count_tokens",
+        requests.CountTokensRequest,
+        "messages",
+        Action.INFERENCE_TOKENIZE,
+        dialect=dialects.UNCOUNTED,
+    ),
 )

@@ -35,11 +35,12 @@ class Asked(Strict):
     """One request to a model.
 
     `DROPPED`: fields that clients send and that change nothing here, so that no engine sees them; `SALTED`: whether the
-    engine's endpoint takes a `cache_salt`.
+    engine's endpoint takes a `cache_salt`; `COUNTED`: whether a model works for it, so that it costs tokens.
     """
 
     DROPPED: ClassVar[frozenset[str]] = frozenset()
     SALTED: ClassVar[bool] = True
+    COUNTED: ClassVar[bool] = True
 
     model: Annotated[str, Field(max_length=256)]
 
@@ -50,7 +51,7 @@ class Asked(Strict):
 
     def estimate(self, size: int) -> int:
         """Tokens that a body of `size` bytes may cost, prompt and answer."""
-        return size // BYTES_PER_TOKEN + self.most_completion
+        return size // BYTES_PER_TOKEN + self.most_completion if self.COUNTED else 0
 
     @property
     def shows_usage(self) -> bool:
