@@ -67,6 +67,7 @@ TABLE: tuple[Rule, ...] = (
     Rule("POST", "/v1/messages/count_tokens", "messages", ALL, _each(requests.CountTokensRequest.model_fields, ALL)),
     Rule("GET", "/v1/models", "models", ALL),
     Rule("GET", "/v1/models/{alias}", "models", ALL),
+    Rule("GET", "/openapi.json", "models", ALL),
     Rule("GET", "/metrics", "metrics", ADMIN),
     Rule("GET", f"{_ADMIN_API}/me", "admin", ALL),
     Rule("GET", f"{_ADMIN_API}/keys", "admin", STAFF, _each([*_PAGE, "team"], STAFF)),

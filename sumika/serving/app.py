@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +24,7 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving import admin, requests
+from sumika.serving import admin, openapi, requests
 from sumika.serving.access import Table, not_this_way, nothing_here
 from sumika.serving.directory import Directory, Route
 from sumika.serving.gate import Gate, SessionAuthenticator
@@ -97,6 +98,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     for operation in OPERATIONS:
         app.router.routes.append(StarletteRoute(operation.path, Inference(gateway, operation), methods=["POST"]))
     _add_models(app, gateway)
+    _add_document(app)
     _add_operations(app, gateway)
     app.include_router(admin.router(store))
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
@@ -139,6 +141,15 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
     async def show_model(alias: str, request: Request) -> dict[str, object]:
         who: Principal = request.state.principal
         return described(resolve(gateway.directory.snapshot, who, alias), who)
+
+
+def _add_document(app: FastAPI) -> None:
+    made = cache(lambda: openapi.document(app))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def show_document() -> JSONResponse:
+        """The API, for programs; a map of it is for those who may use it, hence the key."""
+        return JSONResponse(made())
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:

@@ -246,7 +246,7 @@ def test_command_shows_a_table_and_one_entry(cli: CliRunner) -> None:
     assert "検索クエリ" in one.stdout
 
 
-@pytest.mark.parametrize("entry_id", ["ruri-v3-30m", "llm-jp-4-8b-instruct", "sarashina-embedding-v2-1b"])
+@pytest.mark.parametrize("entry_id", ["llm-jp-4-8b-instruct", "sarashina-embedding-v2-1b"])
 def test_pull_command_refuses_and_leaves_nothing(cli: CliRunner, tmp_path: Path, entry_id: str) -> None:
     result = cli.invoke(app, ["models", "pull", entry_id])
     assert isinstance(result.exception, SumikaError)
