@@ -10,7 +10,8 @@ import typer
 from sumika.cli import output
 from sumika.cli.context import log_to_stderr, opened
 from sumika.models.actor import SYSTEM
-from sumika.serving import roles, stack
+from sumika.models.settings import load_settings
+from sumika.serving import clerk, roles, stack
 
 Parent = Annotated[int | None, typer.Option(hidden=True, help="End when this process is no longer the parent.")]
 
@@ -34,9 +35,10 @@ def up(parent: Parent = None) -> None:
 
 def gateway(parent: Parent = None) -> None:
     """One gateway worker."""
-    with opened(SYSTEM) as (settings, store):
-        log_to_stderr(settings)
-        asyncio.run(roles.serve(settings, store, parent))
+    settings = load_settings()
+    log_to_stderr(settings)
+    with clerk.beside(settings) as ours, opened(SYSTEM) as (_, store):
+        asyncio.run(roles.serve(settings, store, parent, ours))
 
 
 def supervise(parent: Parent = None) -> None:

@@ -26,6 +26,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import admin, openapi, requests
 from sumika.serving.access import Table, not_this_way, nothing_here
+from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.directory import Directory, Route
 from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
@@ -51,15 +52,19 @@ log = logging.getLogger(__name__)
 _REQUEST_ID = b"x-request-id"
 
 
-def create_app(settings: Settings, store: Store) -> FastAPI:
-    """The gateway over `store`. Its lifespan polls the store and closes what it opened."""
+def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
+    """The gateway over `store`. Its lifespan polls the store and closes what it opened. Without a `clerk` that lives, the gateway
+    does its work."""
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
-    metering = Metering(store, settings.layout.usage, worker_id, metrics)
+    instead = Clerk(settings, store)
+    metering = Metering(
+        store, settings.layout.usage, worker_id, metrics, lambda: None if clerk is not None and clerk.alive else instead.drain()
+    )
     shared = SharedLedger(limits.limits_url) if limits.limits_url is not None else None
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
     gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
@@ -90,6 +95,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
             metering.close()
             await recording
             await counting
+            instead.sign()
             directory.leave()
 
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
+from sumika.models.audit import inference
 from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
@@ -19,7 +20,7 @@ from sumika.serving.metrics import Metrics
 from sumika.serving.operations import Operation
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import ClientGone, Upstream, read_body, unless_gone
-from sumika.serving.recording import Recorder
+from sumika.serving.recording import Exchange, Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.request_record import CLIENT_CLOSED, RecordedAnswer, RequestRecord
 from sumika.serving.requests.fields import Asked
@@ -67,8 +68,10 @@ class Inference:
         record.end()
         record.tell(gateway.metrics)
         usage = record.usage(self._operation.endpoint)
-        gateway.metering.note(usage)
-        gateway.recorder.note(record.exchange(self._operation.action), admitted=record.admitted)
+        if not gateway.metering.note(usage):
+            gateway.recorder.lose()
+        if gateway.recorder.keeps_content:
+            gateway.recorder.note(Exchange(inference.entry(usage), record.content), admitted=record.admitted)
         if record.held is not None:
             await gateway.limiter.settle(record.held, usage.tokens)
 

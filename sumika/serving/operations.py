@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sumika.models.audit import Action
 from sumika.models.tasks import Task
 from sumika.models.usage.rows import Endpoint
 from sumika.serving import dialects, requests
@@ -20,7 +19,6 @@ class Operation:
     path: str
     kind: type[Asked]
     endpoint: Endpoint
-    action: Action
     task: Task | None = "chat"
     dialect: Dialect = dialects.OPENAI
     at_engine: str = ""
@@ -31,15 +29,14 @@ class Operation:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("/v1/chat/completions", requests.ChatRequest, "chat", Action.INFERENCE_CHAT),
-    Operation("/v1/completions", requests.CompletionRequest, "completions", Action.INFERENCE_COMPLETION),
-    Operation("/v1/embeddings", requests.EmbeddingRequest, "embeddings", Action.INFERENCE_EMBEDDING, "embedding"),
-    Operation("/v1/rerank", requests.RerankRequest, "rerank", Action.INFERENCE_RERANK, "rerank", at_engine="/rerank"),
+    Operation("/v1/chat/completions", requests.ChatRequest, "chat"),
+    Operation("/v1/completions", requests.CompletionRequest, "completions"),
+    Operation("/v1/embeddings", requests.EmbeddingRequest, "embeddings", "embedding"),
+    Operation("/v1/rerank", requests.RerankRequest, "rerank", "rerank", at_engine="/rerank"),
     Operation(
         "/v1/tokenize",
         requests.TokenizeRequest,
         "tokenize",
-        Action.INFERENCE_TOKENIZE,
         None,
         dialects.UNCOUNTED,
         at_engine="/tokenize",
@@ -48,18 +45,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/detokenize",
         requests.DetokenizeRequest,
         "tokenize",
-        Action.INFERENCE_TOKENIZE,
         None,
         dialects.UNCOUNTED,
         at_engine="/detokenize",
     ),
-    Operation("/v1/responses", requests.ResponsesRequest, "responses", Action.INFERENCE_RESPONSE, dialect=dialects.RESPONSES),
-    Operation("/v1/messages", requests.MessagesRequest, "messages", Action.INFERENCE_MESSAGE, dialect=dialects.ANTHROPIC),
+    Operation("/v1/responses", requests.ResponsesRequest, "responses", dialect=dialects.RESPONSES),
+    Operation("/v1/messages", requests.MessagesRequest, "messages", dialect=dialects.ANTHROPIC),
     Operation(
         "/v1/messages/count_tokens",
         requests.CountTokensRequest,
         "messages",
-        Action.INFERENCE_TOKENIZE,
         dialect=dialects.UNCOUNTED,
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import aiohttp
 from starlette.types import Message, Receive, Scope, Send
@@ -207,23 +207,30 @@ async def read_body(scope: Scope, receive: Receive, limit: int, timeout_s: float
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
-    """Do `work`, and cancel it when the client disconnects.
+    """Do `work` in this task, and cancel it when the client disconnects.
 
     Raises:
         ClientGone: when the client left first.
     """
-    task = asyncio.ensure_future(work)
+    task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
+    gone = False
+
+    def leave(_: asyncio.Future[None]) -> None:
+        nonlocal gone
+        gone = True
+        task.cancel()
+
     watch = asyncio.ensure_future(_disconnected(receive))
+    watch.add_done_callback(leave)
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        task.result()
+        await work
+    except asyncio.CancelledError:
+        if gone and not task.uncancel():  # by nobody else's wish
+            raise ClientGone from None
+        raise
     finally:
-        for one in (task, watch):
-            one.cancel()
-        with suppress(asyncio.CancelledError, SumikaError):
-            await task
+        watch.remove_done_callback(leave)
+        watch.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

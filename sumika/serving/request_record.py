@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from starlette.types import Scope, Send
 
 from sumika.models import clock
-from sumika.models.actor import Actor
-from sumika.models.audit import Action
-from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.errors import SumikaError
 from sumika.models.usage.rows import Endpoint, UsageRow
 from sumika.models.usage.table import Kind, Subject
@@ -22,7 +19,6 @@ from sumika.serving.limiting.limiter import Reservation, Standing
 from sumika.serving.limiting.refusals import RateLimited
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
-from sumika.serving.recording import Exchange
 from sumika.serving.usage_events import Count, Tokens
 
 log = logging.getLogger("sumika.serving.inference")
@@ -106,17 +102,8 @@ class RequestRecord:
             "" if self.code == UNKNOWN else self.code, self.partial,
             tokens.prompt, tokens.cached, tokens.completion, tokens.reasoning,
             None if self.first_byte is None else round((self.first_byte - self.began) * 1000), round(self._seconds * 1000),
+            self.role,
         )  # fmt: skip
-
-    def exchange(self, action: Action) -> Exchange:
-        """For the audit log."""
-        outcome: Outcome = "done" if self.status < 400 else "refused" if self.status < 500 else "failed"
-        details = {
-            "request": self.request_id, "version": self.version, "status": self.status, "ms": round(self._seconds * 1000),
-        }  # fmt: skip
-        reason = self.code if self.code != UNKNOWN else ""
-        entry = Entry(action, self.alias, outcome, reason, details, Actor(self.key, self.role), clock.now())
-        return Exchange(self.request_id, entry, self.content)
 
     def tell(self, metrics: Metrics) -> None:
         """For Prometheus and the log."""

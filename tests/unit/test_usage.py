@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def row(number: int, **more: Any) -> UsageRow:
         12,
         34,
     )
-    return replace(made, **more)
+    return made._replace(**more)
 
 
 def in_table(store: Store) -> list[str]:
@@ -154,10 +153,9 @@ def test_a_journal_that_is_written_is_nobody_elses(store: Store, tmp_path: Path)
     kept = journal.create(tmp_path, "w1")
     kept.append([row(1)])
     assert drain.recover(store, tmp_path) == 0 and in_table(store) == []
-    assert drain.drain(store, kept) == 1 and drain.drain(store, kept) == 0
     kept.append([row(2)])
-    assert drain.drain(store, kept) == 1 and in_table(store) == ["req-1", "req-2"]
-    kept.close(remove=True)
+    kept.close(remove=False)
+    assert drain.recover(store, tmp_path) == 2 and in_table(store) == ["req-1", "req-2"]
 
 
 def test_more_rows_than_one_batch(store: Store, tmp_path: Path) -> None:
