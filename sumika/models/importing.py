@@ -55,6 +55,12 @@ def import_adapter(
     meta = meta or {}
     with store.read() as connection:
         on = registry.get(connection, base)
+    if tasks.of(on.meta) != "chat":
+        raise SumikaError(
+            "bad_lineage",
+            f"{base} is no chat model, and only those carry adapters here. Name another base.",
+            f"{base} はチャットモデルではないため、アダプターを付けられません。別のベースモデルを指定してください。",
+        )
     with artifacts.bringing_in(home.artifacts), _discarded(artifacts.stage(home.artifacts, source, progress)) as staged:
         adapter_rules.check(staged.folder, home.artifacts / on.folder, max_lora_rank)
         if reference is not None and canary.REFERENCE not in staged.files:

@@ -22,6 +22,10 @@ TOOL = {
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"東京"}'}}
 
 
+def schema(inside: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": inside}}
+
+
 def asked(**fields: Any) -> ChatRequest:
     return parse(ChatRequest, json.dumps({"model": "m", "messages": [USER]} | fields).encode())
 
@@ -36,10 +40,6 @@ def refused(**fields: Any) -> SumikaError:
         asked(**fields)
     assert told.value.status == 400 and told.value.en.isprintable() and told.value.ja != told.value.en
     return told.value
-
-
-def schema(inside: Any) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": inside}}
 
 
 def test_tools_go_to_the_engine_as_they_came() -> None:
@@ -110,6 +110,7 @@ def test_what_changes_the_answer_goes_on() -> None:
         ({"response_format": {"type": "structural_tag"}}, "invalid_request", "response_format.type", ""),
         ({"response_format": {"type": "json_schema"}}, "invalid_request", "response_format", "needs json_schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "invalid_request", "response_format.json_schema.schema", ""),
+        ({"response_format": schema({})}, "invalid_request", "response_format.json_schema.schema", "at least 1"),
         ({"messages": [{"role": "user"}]}, "invalid_request", "messages.0", "content is missing"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_request", "messages.0", "tool_call_id"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "invalid_request", "messages.0", "assistant"),
@@ -166,7 +167,7 @@ def test_schema_that_would_cost_too_much_is_refused_soon(inside: Any) -> None:
 @pytest.mark.parametrize(
     "inside",
     [
-        {}, deep(10), {"type": "string", "pattern": r"^[0-9]{3}-[0-9]{4}$"}, {"type": "string", "pattern": r"^(東京|大阪)+[ぁ-ん]*\d{1,3}(\.\d+)?$"},
+        {"description": "何でも"}, deep(10), {"type": "string", "pattern": r"^[0-9]{3}-[0-9]{4}$"}, {"type": "string", "pattern": r"^(東京|大阪)+[ぁ-ん]*\d{1,3}(\.\d+)?$"},
         {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}, "enum": {"type": "string"}, "maxLength": {"type": "integer"}}},
         {"$defs": {"a": {"type": "string"}}, "properties": {"x": {"$ref": "#/$defs/a"}, "y": {"$ref": "#/$defs/a"}}},
         {"enum": [{"$ref": "https://example.com"}, None]}, {"default": {"pattern": "(a+)+"}}, {"type": "string", "pattern": "[(+*]+[)]"},

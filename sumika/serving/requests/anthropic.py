@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from sumika.serving.requests.fields import MAX_TOKENS, Asked, Dropped, Id, Name, Strict, Text
 from sumika.serving.requests.parts import MAX_PARTS, no_media
 from sumika.serving.requests.problems import refused
-from sumika.serving.requests.schemas import Schema
+from sumika.serving.requests.schemas import AnswerSchema, Schema
 from sumika.serving.requests.tools import MAX_TOOLS
 
 
@@ -123,7 +123,7 @@ class Thinking(Strict):
 
 class OutputFormat(Strict):
     type: Literal["json_schema"]
-    schema_: Schema = Field(alias="schema")
+    schema_: AnswerSchema = Field(alias="schema")
 
 
 class OutputConfig(Strict):

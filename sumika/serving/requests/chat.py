@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from sumika.serving.requests.fields import MAX_TOKENS, Dropped, Effort, Generating, Metadata, Name, ServiceTier, Strict, Text
 from sumika.serving.requests.messages import Message
 from sumika.serving.requests.problems import refused
-from sumika.serving.requests.schemas import Schema
+from sumika.serving.requests.schemas import AnswerSchema
 from sumika.serving.requests.tools import NamedTool, ToolChoice, Tools
 
 
 class JsonSchema(Strict):
     name: Name
     description: Text | None = None
-    schema_: Schema = Field(alias="schema")
+    schema_: AnswerSchema = Field(alias="schema")
     strict: bool | None = None
 
 

@@ -21,7 +21,7 @@ from sumika.serving.requests.fields import (
 )
 from sumika.serving.requests.parts import MAX_PARTS, no_media
 from sumika.serving.requests.problems import refused
-from sumika.serving.requests.schemas import Schema
+from sumika.serving.requests.schemas import AnswerSchema, Schema
 from sumika.serving.requests.tools import MAX_TOOLS, Arguments, Choice
 
 _MOST_ITEMS = 4_096
@@ -125,7 +125,7 @@ class Format(Strict):
     type: Literal["text", "json_object", "json_schema"]
     name: Name | None = None
     description: Text | None = None
-    schema_: Schema | None = Field(default=None, alias="schema")
+    schema_: AnswerSchema | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
     @model_validator(mode="after")

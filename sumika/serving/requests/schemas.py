@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from sumika.serving.requests.patterns import check_pattern
@@ -39,6 +39,8 @@ def check_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 Schema = Annotated[dict[str, Any], AfterValidator(check_schema)]
+# What an answer must fit: one without a word has ended whole engines (CVE-2026-105757).
+AnswerSchema = Annotated[Schema, Field(min_length=1)]
 
 
 class _Look:
