@@ -7,6 +7,8 @@ import re
 from sumika.serving.requests.problems import refused
 
 _MAX_LENGTH = 512
+# At once (xgrammar 0.2.8 fails on more), and of what repeats itself.
+_MAX_ONCE = 128
 _MAX_REPEATS = 1_000
 # Escapes and classes hold no operator; a quantifier is one of * + ? {n} {n,} {n,m}.
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[<=!:#P]*|[()]|[*+?]|\{(\d+)(,?)(\d*)\}|.", re.DOTALL)
@@ -52,9 +54,9 @@ def _repeats(token: re.Match[str]) -> int | None:
     if token.group(1) is None:
         return None
     least, comma, most = int(token.group(1)), token.group(2), token.group(3)
-    if comma and not most:
-        return max(least, _MAX_REPEATS // 2 + 1)
-    return max(int(most) if most else least, 1)
+    if max(least, int(most or 0)) > _MAX_ONCE:
+        raise _refused(f"it repeats something more than {_MAX_ONCE} times", f"繰り返しの回数が {_MAX_ONCE} を超えています")
+    return _MAX_REPEATS // 2 + 1 if comma and not most else max(int(most) if most else least, 1)
 
 
 def _refused(en: str, ja: str) -> Exception:

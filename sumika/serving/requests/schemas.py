@@ -1,6 +1,7 @@
 """JSON Schemas that clients send: a grammar is compiled from each in the engine, in front of everybody else's answers.
 
-Bounds are OpenAI's for structured outputs where it tells them, and else what compiles in well under a second.
+Bounds are OpenAI's for structured outputs, but for what was measured to be dear with xgrammar 0.2.8 and 262,144 tokens, on one slow
+core: 1,000 properties 14 s (200: 0.4 s), 200 strings of a bounded length 7 s, 50 patterns 9 s.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from sumika.serving.requests.problems import refused
 _MAX_DEPTH = 24
 _MAX_NODES = 5_000
 _MAX_ENUM = 1_000
+_MAX_PROPERTIES = 500
+_MAX_RULED = 100
 _MAX_TEXT = 120_000
 _MAX_COUNT = 10_000
 _MAX_REFERENCES = 200
 _MAX_CHAIN = 32
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
+_RULES = frozenset({"minLength", "maxLength", "pattern"})
 _NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 _VALUES = frozenset({"const", "default", "example", "examples", "enum"})
 
@@ -50,6 +54,8 @@ class _Look:
         self.nodes = 0
         self.text = 0
         self.enums = 0
+        self.properties = 0
+        self.ruled = 0
         self.references: set[str] = set()
 
     def at(self, value: Any, depth: int) -> None:
@@ -59,9 +65,23 @@ class _Look:
             for item in value:
                 self.at(item, depth - 1)
         elif isinstance(value, dict):
+            self._ruled(value)
             for key, item in value.items():
                 self.text += len(key)
                 self._keyword(key, item, depth - 1)
+
+    def _ruled(self, schema: dict[str, Any]) -> None:
+        """Count what makes a grammar dear."""
+        properties = schema.get("properties")
+        self.properties += len(properties) if isinstance(properties, dict) else 0
+        self.ruled += bool(_RULES & schema.keys())
+        if self.properties > _MAX_PROPERTIES:
+            raise _refused(f"it has more than {_MAX_PROPERTIES} properties", f"プロパティが {_MAX_PROPERTIES} 個を超えています")
+        if self.ruled > _MAX_RULED:
+            raise _refused(
+                f"more than {_MAX_RULED} of its texts have a length or a pattern",
+                f"長さまたは pattern を指定した文字列が {_MAX_RULED} 個を超えています",
+            )
 
     def _keyword(self, key: str, value: Any, depth: int) -> None:
         if key in _NAMED and isinstance(value, dict):
