@@ -72,7 +72,7 @@ class Asked(Strict):
         return json.dumps(body, ensure_ascii=False).encode()
 
     def _body(self) -> dict[str, Any]:
-        return self.model_dump(exclude_none=True, by_alias=True, exclude={"model", *self.DROPPED})
+        return self.model_dump(exclude_none=True, exclude_unset=True, by_alias=True, exclude={"model", *self.DROPPED})
 
 
 class StreamOptions(Strict):

@@ -13,6 +13,7 @@ from sumika.serving.requests.tools import MAX_TOOLS, ToolCall
 
 # What a newer client says for `system`; chat templates know the older word.
 _SYSTEM = ("system", "developer")
+_PLAIN = {"role", "content"}
 
 
 class Message(Strict):
@@ -49,8 +50,8 @@ class Message(Strict):
 
     def told(self) -> dict[str, Any]:
         """As the engine takes it."""
-        if self.tool_calls is None and self.role == "user" and isinstance(self.content, str) and self.name is None:
-            return {"role": "user", "content": self.content}
+        if isinstance(self.content, str) and self.model_fields_set == _PLAIN:  # nearly all of them
+            return {"role": "system" if self.role in _SYSTEM else self.role, "content": self.content}
         body = self.model_dump(exclude_none=True, exclude={"annotations", "reasoning_content"})
         if self.role in _SYSTEM:
             body["role"] = "system"
