@@ -19,7 +19,7 @@ _RIGHT: dict[Task, tuple[str, str, str]] = {
 
 
 def check_fits(alias: str, target: Target, operation: Operation, request: Asked) -> None:
-    """Raises SumikaError `wrong_endpoint`, naming the right one; `tools_unsupported`."""
+    """Raises SumikaError `wrong_endpoint`, naming the right one; `tools_unsupported`, `thinking_unsupported`."""
     if operation.task not in (None, target.task):
         en, ja, path = _RIGHT[target.task]
         raise SumikaError(
@@ -32,6 +32,13 @@ def check_fits(alias: str, target: Target, operation: Operation, request: Asked)
             f"'{alias}' can't call tools: its base has no tool parser. Leave tools out, or ask your administrator for a model that can.",
             f"「{alias}」はツールを呼び出せません(ベースモデルにツールパーサーがありません)。tools を省くか、対応モデルを管理者に依頼してください。",
             param="tools",
+        )
+    if request.bounds_thinking and not target.reasoning:
+        raise SumikaError(
+            "thinking_unsupported",
+            f"'{alias}' does not think apart from its answer: its base has no reasoning parser. Leave thinking out.",
+            f"「{alias}」は思考を分けて出力できません(ベースモデルに推論パーサーがありません)。thinking を省いてください。",
+            param="thinking",
         )
 
 

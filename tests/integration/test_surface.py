@@ -208,6 +208,14 @@ def test_anthropic_errors_are_in_its_envelope_and_name_who_failed(stack: Stack, 
     assert refused.value.response.headers["x-request-id"].startswith("req-")
 
 
+def test_budget_for_thinking_needs_a_model_that_thinks(claude: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="no reasoning parser"):
+        claude.messages.create(
+            model="talk", max_tokens=2000, messages=[USER], thinking={"type": "enabled", "budget_tokens": 1024}
+        )
+    assert claude.messages.create(model="talk", max_tokens=50, messages=[USER], thinking={"type": "disabled"}).content
+
+
 def test_key_is_taken_from_one_header_and_only_where_anthropics_clients_send_it(stack: Stack) -> None:
     body = {"model": "talk", "max_tokens": 5, "messages": [USER]}
     bare, bearer = {"x-api-key": stack.admin_key}, {"authorization": f"Bearer {stack.admin_key}"}

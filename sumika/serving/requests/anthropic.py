@@ -172,6 +172,10 @@ class MessagesRequest(CountTokensRequest):
         return self.max_tokens
 
     @property
+    def bounds_thinking(self) -> bool:
+        return self.thinking is not None and self.thinking.type == "enabled"
+
+    @property
     def uses_tools(self) -> bool:
         return bool(self.tools) and (self.tool_choice is None or self.tool_choice.type != "none")
 

@@ -63,6 +63,11 @@ class Asked(Strict):
         """Whether an answer may call tools, which only some models can."""
         return False
 
+    @property
+    def bounds_thinking(self) -> bool:
+        """Whether tokens are set aside to think with, which only an engine with a reasoning parser can count."""
+        return False
+
     def upstream(self, version: str, salt: str | None = None) -> bytes:
         """The body for the engine: what the client set, less what is ours, on the version its alias leads to. `salt` parts
         the prefix cache: the time to a first token tells who has sent the same text before."""
