@@ -42,7 +42,7 @@ from safetensors.numpy import save_file
 from sumika.models import aliases, engines, importing, keys, limits
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import Settings, load_settings
-from sumika.serving import clerk, roles
+from sumika.serving import clerk, gateway_role
 from sumika.serving.metering import Metering
 
 MODES = ("off", "usage", "limits", "on")
@@ -108,7 +108,7 @@ def be_gateway(mode: str, profile: str | None) -> None:
         if profile:
             profiler.enable()
         try:
-            uvloop.run(roles.serve(settings, store, None, ours))
+            uvloop.run(gateway_role.serve(settings, store, None, ours))
         finally:
             if profile:
                 profiler.dump_stats(profile)

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,7 +34,6 @@ from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
 from sumika.serving.last_used import LastUsed
 from sumika.serving.limiting.limiter import Limiter
-from sumika.serving.limiting.shared import SharedLedger
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.oidc import login
@@ -46,6 +46,9 @@ from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
+
+if TYPE_CHECKING:
+    from sumika.serving.limiting.shared import SharedLedger
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     metering = Metering(
         store, settings.layout.usage, worker_id, metrics, lambda: None if clerk is not None and clerk.alive else instead.drain()
     )
-    shared = SharedLedger(limits.limits_url) if limits.limits_url is not None else None
+    shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
     gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
     used = LastUsed(store)
@@ -122,6 +125,14 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _fault)
     return app
+
+
+def _shared_ledger(url: str | None) -> SharedLedger | None:
+    if url is None:
+        return None
+    from sumika.serving.limiting.shared import SharedLedger  # a third of a gateway's start, and one worker alone needs none
+
+    return SharedLedger(url)
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:

@@ -73,10 +73,12 @@ class Metering:
 
     async def run(self) -> None:
         """Write what waits until `close`; then the rest."""
-        while not self._stop.is_set():
+        ending = False
+        while not ending:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), WRITE_S)
-            await self._step(ending=self._stop.is_set())
+            ending = self._stop.is_set()
+            await self._step(ending=ending)
 
     def close(self) -> None:
         self._stop.set()

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sumika.cli import pulling
-from sumika.cli.main import app
+from sumika.cli.main import build
 from sumika.models import catalog, names, yamlfile
 from sumika.models.catalog import CatalogEntry
 from sumika.models.errors import SumikaError
@@ -227,7 +227,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
 
 
 def test_command_tells_every_entry_as_json(cli: CliRunner) -> None:
-    result = cli.invoke(app, ["models", "catalog", "--json"])
+    result = cli.invoke(build(), ["models", "catalog", "--json"])
     assert result.exit_code == 0
     told = {entry["id"]: entry for entry in json.loads(result.stdout)}
     assert told.keys() == {entry.id for entry in ENTRIES}
@@ -237,17 +237,17 @@ def test_command_tells_every_entry_as_json(cli: CliRunner) -> None:
 
 
 def test_command_shows_a_table_and_one_entry(cli: CliRunner) -> None:
-    table = cli.invoke(app, ["models", "catalog"])
+    table = cli.invoke(build(), ["models", "catalog"])
     assert table.exit_code == 0
     assert re.search(r"^gemma-3-270m +chat .*conditions +[✓✗] +✓ +gemma$", table.stdout, re.MULTILINE)
     assert len(table.stdout.splitlines()) == len(ENTRIES) + 1
-    one = cli.invoke(app, ["models", "catalog", "ruri-v3-310m"])
+    one = cli.invoke(build(), ["models", "catalog", "ruri-v3-310m"])
     assert one.exit_code == 0
     assert "検索クエリ" in one.stdout
 
 
 @pytest.mark.parametrize("entry_id", ["llm-jp-4-8b-instruct", "sarashina-embedding-v2-1b"])
 def test_pull_command_refuses_and_leaves_nothing(cli: CliRunner, tmp_path: Path, entry_id: str) -> None:
-    result = cli.invoke(app, ["models", "pull", entry_id])
+    result = cli.invoke(build(), ["models", "pull", entry_id])
     assert isinstance(result.exception, SumikaError)
     assert not list((tmp_path / "cli-home").glob(".pull-*"))
