@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -24,7 +25,7 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving import admin, requests
+from sumika.serving import admin, openapi, requests
 from sumika.serving.access import Table, not_this_way, nothing_here
 from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.directory import Directory, Route
@@ -40,6 +41,7 @@ from sumika.serving.oidc.authenticator import TokenAuthenticator
 from sumika.serving.oidc.fetching import Outside
 from sumika.serving.oidc.provider import Provider
 from sumika.serving.oidc.ticket import Tickets
+from sumika.serving.operations import OPERATIONS
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.recording import Recorder
@@ -59,7 +61,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
-    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
+    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
     instead = Clerk(settings, store)
@@ -102,9 +104,10 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False  # the redirect would lead to whatever host the client names
     app.state.gateway = gateway
-    for path, kind in (("/v1/chat/completions", requests.ChatRequest), ("/v1/completions", requests.CompletionRequest)):
-        app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))
+    for operation in OPERATIONS:
+        app.router.routes.append(StarletteRoute(operation.path, Inference(gateway, operation), methods=["POST"]))
     _add_models(app, gateway)
+    _add_document(app)
     _add_operations(app, gateway)
     app.include_router(admin.router(store))
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
@@ -137,7 +140,12 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
         target = route.target(who.id)
         return {
             "id": route.alias, "object": "model", "created": int(route.moved_at.timestamp()), "owned_by": "sumika",
-            "sumika": {"version": target.version, "kind": target.kind, "canary": target is not route.main},
+            "max_model_len": target.context,
+            "sumika": {
+                "version": target.version, "kind": target.kind, "canary": target is not route.main, "task": target.task,
+                "tools": target.tools, "reasoning": target.reasoning,
+                "endpoints": [o.path for o in OPERATIONS if o.task in (None, target.task) and who.may_reach(o.endpoint)],
+            },
         }  # fmt: skip
 
     @app.get("/v1/models")
@@ -150,6 +158,15 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
     async def show_model(alias: str, request: Request) -> dict[str, object]:
         who: Principal = request.state.principal
         return described(resolve(gateway.directory.snapshot, who, alias), who)
+
+
+def _add_document(app: FastAPI) -> None:
+    made = cache(lambda: openapi.document(app))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def show_document() -> JSONResponse:
+        """The API, for programs; a map of it is for those who may use it, hence the key."""
+        return JSONResponse(made())
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:

@@ -13,12 +13,13 @@ from sumika.models import clock
 from sumika.models.errors import SumikaError
 from sumika.models.usage.rows import Endpoint, UsageRow
 from sumika.models.usage.table import Kind, Subject
+from sumika.serving.dialects import Dialect
 from sumika.serving.limiting.headers import headers as limit_headers
 from sumika.serving.limiting.limiter import Reservation, Standing
 from sumika.serving.limiting.refusals import RateLimited
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
-from sumika.serving.usage_events import BodyCount, StreamCount, Tokens
+from sumika.serving.usage_events import Count, Tokens
 
 log = logging.getLogger("sumika.serving.inference")
 
@@ -51,7 +52,7 @@ class RequestRecord:
     content: tuple[bytes, list[bytes]] | None = None
     dispatched: bool = False
     prompt_estimate: int = 0
-    count: StreamCount | BodyCount | None = None
+    count: Count | None = None
     held: Reservation | None = None
     _standings: Sequence[Standing] = ()
     _told: Tokens | None = None
@@ -119,8 +120,8 @@ class RequestRecord:
 class RecordedAnswer(Answer):
     """Tells the version that answers, and notes when it began and what passed."""
 
-    def __init__(self, scope: Scope, send: Send, record: RequestRecord, *, shows_usage: bool) -> None:
-        super().__init__(scope, send, shows_usage=shows_usage)
+    def __init__(self, scope: Scope, send: Send, record: RequestRecord, dialect: Dialect, *, shows_usage: bool) -> None:
+        super().__init__(scope, send, dialect, shows_usage=shows_usage)
         self._record = record
 
     @property

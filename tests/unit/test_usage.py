@@ -13,6 +13,7 @@ from sumika.models import schema
 from sumika.models.store import Store
 from sumika.models.usage import drain, journal, table
 from sumika.models.usage.rows import UsageRow
+from sumika.serving import dialects
 from sumika.serving.usage_events import BodyCount, StreamCount, Tokens
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -34,7 +35,7 @@ STREAM = b"".join(WORDS) + LAST + DONE
 def test_stream_is_counted_wherever_it_is_cut(shows_usage: bool) -> None:
     wanted = STREAM if shows_usage else STREAM.replace(LAST, b"")
     for size in (1, 2, 3, 7, 50, 111, len(STREAM) - 3, len(STREAM)):
-        count = StreamCount(shows_usage=shows_usage)
+        count = StreamCount(dialects.OPENAI.usage, shows_usage=shows_usage)
         passed = [count.feed(STREAM[at : at + size]) for at in range(0, len(STREAM), size)]
         assert b"".join(passed) == wanted
         assert all(piece.endswith(b"\n\n") for piece in passed if piece), "only whole events pass"
@@ -43,7 +44,7 @@ def test_stream_is_counted_wherever_it_is_cut(shows_usage: bool) -> None:
 
 
 def test_what_a_model_says_is_never_taken_for_usage() -> None:
-    count = StreamCount(shows_usage=False)
+    count = StreamCount(dialects.OPENAI.usage, shows_usage=False)
     assert count.feed(b"".join(WORDS)) == b"".join(WORDS)
     assert count.tokens is None and count.events == 3
     body = BodyCount()

@@ -7,7 +7,15 @@ from sumika.models.audit.actions import Action
 from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.usage.rows import Endpoint, UsageRow
 
-ACTIONS: dict[Endpoint, Action] = {"chat": Action.INFERENCE_CHAT, "completions": Action.INFERENCE_COMPLETION}
+ACTIONS: dict[Endpoint, Action] = {
+    "chat": Action.INFERENCE_CHAT,
+    "completions": Action.INFERENCE_COMPLETION,
+    "embeddings": Action.INFERENCE_EMBEDDING,
+    "messages": Action.INFERENCE_MESSAGE,
+    "rerank": Action.INFERENCE_RERANK,
+    "responses": Action.INFERENCE_RESPONSE,
+    "tokenize": Action.INFERENCE_TOKENIZE,
+}
 
 
 def entry(row: UsageRow) -> Entry:
