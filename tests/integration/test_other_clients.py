@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import langchain_openai
+import litellm
 import pytest
 from pydantic import BaseModel
 
 from tests.fake_apis import vector
 from tests.integration.conftest import Stack
-
-langchain_openai = pytest.importorskip("langchain_openai")
-litellm = pytest.importorskip("litellm")
 
 
 class Person(BaseModel):
