@@ -1,7 +1,8 @@
 """Stands in for `sumika finetune run` where a test needs a training that does as it is told, by its job's name:
 
 `quick` ends well, `worse` is refused by its gate, `slow` steps until it is asked to stop and saves then, `broken` fails with
-an error, `killed` is killed each time, `once` is killed the first time only.
+an error, `killed` is killed each time, `once` is killed the first time only. What was ordered through the API is prepared
+first; `unfit` is found wrong then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ say = sys.stdout.write
 
 def main() -> None:
     config, run = Path(sys.argv[1]), Path(sys.argv[sys.argv.index("--run") + 1])
+    if "--prepare" in sys.argv:
+        prepare(config, run)
     parent = int(sys.argv[sys.argv.index("--parent") + 1])
     name = yaml.safe_load(config.read_text(encoding="utf-8"))["job"]["name"]
     saved = run / "saved"
@@ -33,6 +36,8 @@ def main() -> None:
         saved.write_text(str(step))
         say(f"step {step}\n")
         sys.stdout.flush()
+        with (run / "metrics.jsonl").open("a") as metrics:
+            metrics.write(json.dumps({"step": step, "loss": 1 / step, "at": int(time.time())}) + "\n")
         time.sleep(0.05)
         if asked or os.getppid() != parent:
             sys.exit(130)
@@ -44,6 +49,17 @@ def main() -> None:
             gate = "refused" if name == "worse" else "passed"
             (run / "result.json").write_text(json.dumps({"version": f"{name}@1", "gate": gate}))
             sys.exit(2 if name == "worse" else 0)
+
+
+def prepare(config: Path, run: Path) -> None:
+    name = json.loads((run / "order.json").read_text())["name"]
+    if name == "unfit":
+        error = {"code": "bad_data", "en": "line 3: no answer", "ja": "3 行目: 応答がありません", "param": "training_file"}
+        (run / "check.json").write_text(json.dumps({"error": error}))
+        sys.exit(1)
+    config.write_text(yaml.safe_dump({"job": {"name": name}}))
+    (run / "check.json").write_text(json.dumps({"memory_bytes": 1}))
+    sys.exit(0)
 
 
 main()

@@ -49,6 +49,7 @@ def actor() -> str:
 def log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it shows characters of what was uploaded
 
 
 def when_orphaned(parent: int, act: Callable[[], object]) -> None:

@@ -11,7 +11,7 @@ import typer
 from sumika.cli import datareport, output
 from sumika.cli.context import Alone, end_with, opened
 from sumika.cli.output import Json
-from sumika.finetune import checks, pipeline
+from sumika.finetune import checks, ordered, pipeline
 from sumika.finetune import config as jobs
 from sumika.finetune.checks.light import without_torch
 from sumika.finetune.data import affected as affecting
@@ -57,6 +57,7 @@ def schema() -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     file: File,
     overrides: Overrides = None,
     folder: Annotated[
@@ -65,6 +66,9 @@ def run(
     parent: Annotated[
         int | None, typer.Option(hidden=True, help="Save and stop when this process is no longer the parent.")
     ] = None,
+    prepare: Annotated[
+        bool, typer.Option(hidden=True, help="Make and check the job of an order that lies in the run's folder; train nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train, judge and register; exit code 2 when the gate refuses the result, 130 when asked to stop.
@@ -73,6 +77,12 @@ def run(
     """
     if parent is not None:
         end_with(parent)
+    if prepare and folder is not None:
+        if isinstance(context.obj, Alone):
+            without_torch()
+        with opened() as (settings, store):
+            ordered.prepare(folder, store, settings.layout, settings.engine)
+        return
     foreground(*jobs.read(file, overrides), folder, json)
 
 

@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sumika.finetune.config import JobConfig
-from sumika.models import locks
+from sumika.models import locks, runfiles
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home, write_atomically
+from sumika.models.runfiles import CONFIG, EVALUATION, RESULT
 
-CONFIG, RESULT, EVALUATION = "config.yaml", "result.json", "evaluation.json"
+__all__ = [
+    "CONFIG",
+    "EVALUATION",
+    "RESULT",
+    "Stopped",
+    "alone_at",
+    "create",
+    "dotted",
+    "find",
+    "keep",
+    "keep_config",
+    "lock_of",
+    "result",
+]
 
 
 class Stopped(Exception):
@@ -29,9 +42,7 @@ class Stopped(Exception):
 
 def create(config: JobConfig, home: Home) -> Path:
     """A new folder, named for its job and its moment."""
-    folder = home.runs / f"{config.job.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    folder.mkdir(mode=0o700)
-    return folder
+    return runfiles.create(home.runs, config.job.name)
 
 
 def find(home: Home, name: str) -> Path:
@@ -96,5 +107,4 @@ def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
 
 def result(folder: Path) -> dict[str, Any] | None:
     """What came of a run that ended; None while it has not."""
-    path = folder / RESULT
-    return json.loads(path.read_bytes()) if path.is_file() else None
+    return runfiles.read(folder, RESULT)

@@ -47,6 +47,16 @@ class Home:
         return self.root / "usage"
 
     @property
+    def files(self) -> Path:
+        """What clients uploaded and what batches made."""
+        return self.root / "files"
+
+    @property
+    def batches(self) -> Path:
+        """Answers of batches that run, until their files are made."""
+        return self.root / "batches"
+
+    @property
     def checkpoints(self) -> Path:
         """Signed witnesses of the audit log, outside the database that they vouch for."""
         return self.root / "audit.checkpoints"
@@ -72,7 +82,7 @@ class Home:
         Raises:
             PermissionError: when the socket folder belongs to somebody else.
         """
-        for folder in (self.root, self.artifacts, self.runs, self.logs, self.usage, self.sockets):
+        for folder in (self.root, self.artifacts, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = self.sockets.stat()
         if owner.st_uid != os.getuid():

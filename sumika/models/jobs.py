@@ -22,7 +22,7 @@ _j = schema.jobs
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`run`: its folder under $SUMIKA_HOME/runs. `memory`: bytes it is reckoned to take. `note`: why it waits, or how it
+    """`run`: its folder under $SUMIKA_HOME/runs. `memory`: bytes it is reckoned to take; 0: its data was not looked at yet. `note`: why it waits, or how it
     failed, in both languages."""
 
     id: int
@@ -127,6 +127,13 @@ def end(
     if state in OVER:
         values["ended_at"] = clock.now()
     ours = (_j.c.id == job.id, _j.c.worker == job.worker, _j.c.attempts == job.attempts)
+    return connection.execute(update(_j).where(*ours).values(**values)).rowcount == 1
+
+
+def prepared(connection: Connection, job: Job, memory: int) -> bool:
+    """Our attempt found the job's data right: it waits to be trained. False when it is another's by now."""
+    values = {"state": "queued", "worker": None, "gpu": None, "note": None, "memory": memory, "attempts": 0}
+    ours = (_j.c.id == job.id, _j.c.worker == job.worker, _j.c.attempts == job.attempts, _j.c.state == "running")
     return connection.execute(update(_j).where(*ours).values(**values)).rowcount == 1
 
 

@@ -12,7 +12,8 @@ from sumika.models.errors import SumikaError, quoted
 Role = Literal["admin", "engineer", "app"]
 # What of the gateway a scope may name; `admin` is everything under /admin/.
 Endpoint = Literal[
-    "chat", "completions", "embeddings", "rerank", "responses", "messages", "tokenize", "models", "metrics", "admin"
+    "chat", "completions", "embeddings", "rerank", "responses", "messages", "tokenize", "models", "files", "batches", "fine_tuning",
+    "metrics", "admin",
 ]  # fmt: skip
 # How confidential the data of a request may be, from the least to the most.
 Sensitivity = Literal["public", "internal", "confidential"]
@@ -49,6 +50,11 @@ class Principal:
     team: str | None = None
     scopes: Scopes = EVERYTHING
     until: datetime | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose is what it makes: its team's; without a team its own."""
+        return f"team:{self.team}" if self.team is not None else f"key:{self.id}"
 
     def may_use(self, alias: str) -> bool:
         return self.scopes.aliases is None or alias in self.scopes.aliases

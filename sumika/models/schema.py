@@ -307,3 +307,66 @@ limits = Table(
     CheckConstraint("weight between 1 and 100", name="weight"),
     CheckConstraint("priority in ('interactive', 'batch')", name="priority"),
 )
+
+# What clients uploaded and what batches made. The bytes lie in the home, under the id alone (`shelf.py`); `owner` is a team's or
+# a key's (`Principal.owner`), `name` what the client calls it.
+files = Table(
+    "files",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("owner", String(140), nullable=False, index=True),
+    Column("creator", String(128), nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT),
+    CheckConstraint("purpose in ('batch', 'fine-tune', 'batch_output')", name="purpose"),
+)
+
+# Batches: what was asked, under which key it is asked of the models, and how far it is.
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("owner", String(140), nullable=False, index=True),
+    Column("key", String(128), nullable=False),
+    Column("state", String(12), nullable=False, index=True),
+    Column("endpoint", String(64), nullable=False),
+    Column("input_id", String(40), nullable=False),
+    # What the client's headers said, which each of its requests says too.
+    Column("sensitivity", String(12), nullable=False),
+    Column("language", String(2), nullable=False),
+    Column("metadata", JSON),
+    Column("output_seconds", Integer),
+    Column("total", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("usage", JSON),
+    # Why it failed as a whole, in OpenAI's shape.
+    Column("errors", JSON),
+    Column("output_id", String(40)),
+    Column("errors_id", String(40)),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT, nullable=False),
+    Column("begun_at", _MOMENT),
+    Column("finalizing_at", _MOMENT),
+    Column("cancelling_at", _MOMENT),
+    Column("ended_at", _MOMENT),
+    CheckConstraint(
+        "state in ('validating', 'failed', 'in_progress', 'finalizing', 'completed', 'expired', 'cancelling', 'cancelled')",
+        name="state",
+    ),
+)
+
+# Training jobs that came through the API: what was asked (`orders.py`), beside the job's own row.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("owner", String(140), nullable=False, index=True),
+    Column("job_id", Integer, ForeignKey("jobs.id"), nullable=False, unique=True),
+    Column("asked", JSON, nullable=False),
+    Column("created_at", _MOMENT, nullable=False),
+)

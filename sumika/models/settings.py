@@ -70,6 +70,10 @@ class GatewaySettings(BaseModel):
     max_running_per_engine: int = Field(default=256, ge=1)
     max_queued: int = Field(default=1024, ge=0)
     limits_url: str | None = Field(default=None, pattern=r"^rediss?://")
+    max_file_bytes: int = Field(default=200 * 2**20, ge=1024)
+    # Of one team, or of one key without a team.
+    max_stored_bytes: int = Field(default=10 * 2**30, ge=1024)
+    max_running_of_batches: int = Field(default=32, ge=1, le=4096)
 
 
 class FinetuneSettings(BaseModel):

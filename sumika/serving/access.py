@@ -39,12 +39,20 @@ class Rule:
     def administers(self) -> bool:
         return self.endpoint == "admin"
 
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the gate reads query and body and holds them against `fields`; elsewhere the handler does."""
+        return self.endpoint in ("admin", "batches", "fine_tuning") or (self.endpoint == "files" and self.method != "POST")
+
 
 def _each(names: Iterable[str], roles: Roles) -> Fields:
     return dict.fromkeys(names, roles)
 
 
 _PAGE = ("limit", "after")
+_BATCH = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
+_TUNING = ("model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed", "metadata", "integrations")
+_TUNINGS = "/v1/fine_tuning/jobs"
 _ADMIN_API = "/admin/v1"
 _ALIAS = f"{_ADMIN_API}/aliases/{{alias}}"
 _REASON = _each(["reason"], STAFF)
@@ -65,6 +73,21 @@ TABLE: tuple[Rule, ...] = (
     Rule("POST", "/v1/responses", "responses", ALL, _each(requests.ResponsesRequest.model_fields, ALL)),
     Rule("POST", "/v1/messages", "messages", ALL, _each(requests.MessagesRequest.model_fields, ALL)),
     Rule("POST", "/v1/messages/count_tokens", "messages", ALL, _each(requests.CountTokensRequest.model_fields, ALL)),
+    Rule("POST", "/v1/files", "files", ALL, _each(["file", "purpose", "expires_after"], ALL)),
+    Rule("GET", "/v1/files", "files", ALL, _each([*_PAGE, "order", "purpose"], ALL)),
+    Rule("GET", "/v1/files/{file_id}", "files", ALL),
+    Rule("DELETE", "/v1/files/{file_id}", "files", ALL),
+    Rule("GET", "/v1/files/{file_id}/content", "files", ALL),
+    Rule("POST", "/v1/batches", "batches", ALL, _each(_BATCH, ALL)),
+    Rule("GET", "/v1/batches", "batches", ALL, _each(_PAGE, ALL)),
+    Rule("GET", "/v1/batches/{batch_id}", "batches", ALL),
+    Rule("POST", "/v1/batches/{batch_id}/cancel", "batches", ALL),
+    Rule("POST", _TUNINGS, "fine_tuning", STAFF, _each(_TUNING, STAFF)),
+    Rule("GET", _TUNINGS, "fine_tuning", STAFF, _each(_PAGE, STAFF)),
+    Rule("GET", f"{_TUNINGS}/{{job_id}}", "fine_tuning", STAFF),
+    Rule("POST", f"{_TUNINGS}/{{job_id}}/cancel", "fine_tuning", STAFF),
+    Rule("GET", f"{_TUNINGS}/{{job_id}}/events", "fine_tuning", STAFF, _each(_PAGE, STAFF)),
+    Rule("GET", f"{_TUNINGS}/{{job_id}}/checkpoints", "fine_tuning", STAFF, _each(_PAGE, STAFF)),
     Rule("GET", "/v1/models", "models", ALL),
     Rule("GET", "/v1/models/{alias}", "models", ALL),
     Rule("GET", "/openapi.json", "models", ALL),

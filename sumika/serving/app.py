@@ -27,6 +27,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import admin, openapi, requests
 from sumika.serving.access import Table, not_this_way, nothing_here
+from sumika.serving.bulk.service import Bulk
 from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.directory import Directory, Route
 from sumika.serving.gate import Gate, SessionAuthenticator
@@ -71,6 +72,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
     gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
+    bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
     outside = Outside()
     providers = [Provider(issuer, outside) for issuer in settings.oidc.issuers]
@@ -84,7 +86,8 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
         noting = asyncio.create_task(used.run())
         renewing = [asyncio.create_task(shared.run())] if shared is not None else []
         try:
-            yield
+            async with bulk.working():
+                yield
         finally:
             for task in (polling, noting, *renewing):
                 task.cancel()
@@ -110,6 +113,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     _add_document(app)
     _add_operations(app, gateway)
     app.include_router(admin.router(store))
+    bulk.add_to(app)
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
     app.add_middleware(
         Gate,

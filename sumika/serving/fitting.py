@@ -45,5 +45,4 @@ def check_fits(alias: str, target: Target, operation: Operation, request: Asked)
 def salt(principal: Principal) -> str:
     """What parts a team's entries of the prefix cache from all others', for a key without a team the key's. No secret:
     clients can't set one, and engines are reached by us alone."""
-    owner = f"team:{principal.team}" if principal.team is not None else f"key:{principal.id}"
-    return hashlib.sha256(owner.encode()).hexdigest()[:32]
+    return hashlib.sha256(principal.owner.encode()).hexdigest()[:32]

@@ -77,7 +77,7 @@ class Gate:
             return receive
         principal = await self._let(scope, rule)
         confirmed = self._confirming(scope, receive, rule)
-        return await _with_fields(scope, confirmed, rule, principal) if rule.administers else confirmed
+        return await _with_fields(scope, confirmed, rule, principal) if rule.looks_inside else confirmed
 
     async def _let(self, scope: Scope, rule: Rule) -> Principal:
         principal = scope["state"]["principal"] = await self._who(scope, rule)

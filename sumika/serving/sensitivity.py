@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sumika.models.errors import SumikaError
-from sumika.models.principals import SENSITIVITIES, USUAL, Principal, one_of
+from sumika.models.principals import SENSITIVITIES, USUAL, Principal, Sensitivity, one_of
 
 HEADER = b"x-sumika-sensitivity"
 
 
-def check_sensitivity(principal: Principal, headers: Iterable[tuple[bytes, bytes]]) -> None:
+def said(headers: Iterable[tuple[bytes, bytes]]) -> Sensitivity:
     """A request that says nothing counts as `USUAL`.
 
     Raises:
-        SumikaError: `bad_value`, for a header that is none of ours or given twice with different values;
-            `sensitivity_refused` (403).
+        SumikaError: `bad_value`, for a header that is none of ours or given twice with different values.
     """
     told = {value for name, value in headers if name == HEADER} or {USUAL.encode()}
-    sensitivity = one_of(SENSITIVITIES, b", ".join(sorted(told)).decode("latin-1"), HEADER.decode())
+    return one_of(SENSITIVITIES, b", ".join(sorted(told)).decode("latin-1"), HEADER.decode())
+
+
+def check_sensitivity(principal: Principal, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises SumikaError `bad_value`, as `said`; `sensitivity_refused` (403)."""
+    sensitivity = said(headers)
     if not principal.may_send(sensitivity):
         raise SumikaError(
             "sensitivity_refused",

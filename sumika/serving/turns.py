@@ -37,5 +37,4 @@ def turn(limits: Mapping[Subject, Limits], principal: Principal, wish: Priority,
     key = limits.get(("key", principal.id), NONE)
     team = limits.get(("team", principal.team), NONE) if principal.team is not None else NONE
     priority = max(wish, key.priority or "interactive", team.priority or "interactive", key=PRIORITIES.index)
-    name = f"team:{principal.team}" if principal.team is not None else f"key:{principal.id}"
-    return Turn(priority, name, principal.id, cost, team.weight or key.weight or 1, key.weight or 1)
+    return Turn(priority, principal.owner, principal.id, cost, team.weight or key.weight or 1, key.weight or 1)

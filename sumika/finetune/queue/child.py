@@ -23,14 +23,24 @@ _TAIL_BYTES = 8_192
 
 
 class Child:
-    """Started at once; `ended` tells how, and `end` asks it to save and stop."""
+    """Started at once; `ended` tells how, and `end` asks it to save and stop. A job that came through the API is prepared first:
+    its data read, itself made and checked."""
 
     def __init__(self, job: Job, run: Path, command: Sequence[str]) -> None:
         self.job, self.run = job, run
+        self.prepares = job.memory == 0
         self._kill_at: float | None = None
         fd = os.open(run / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            argv = [*command, str(run / runs.CONFIG), "--run", str(run), "--parent", str(os.getpid())]
+            argv = [
+                *command,
+                str(run / runs.CONFIG),
+                "--run",
+                str(run),
+                "--parent",
+                str(os.getpid()),
+                *(["--prepare"] if self.prepares else []),
+            ]
             # A session of its own: Ctrl-C at the worker's terminal reaches the worker alone, which asks in order.
             self._process = subprocess.Popen(
                 argv, env=_environment(job, os.environ), stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True

@@ -12,7 +12,7 @@ from threading import Event
 
 from sumika.finetune import device, runs
 from sumika.finetune.queue.child import Child
-from sumika.models import jobs, locks
+from sumika.models import jobs, locks, runfiles
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.jobs import Job
@@ -85,6 +85,9 @@ class Worker:
 
     def _ended(self, child: Child, status: int, *, cancelled: bool) -> None:
         job, told = child.job, runs.result(child.run)
+        checked = runfiles.read(child.run, runfiles.CHECKED) if child.prepares else None
+        if checked is not None and status == 0 and not cancelled:
+            return self._prepared(job, int(checked["memory_bytes"]))
         state: jobs.State
         note = None
         if told is not None and status in (0, _REFUSED):
@@ -96,10 +99,16 @@ class Worker:
         elif status < 0 and job.attempts < ATTEMPTS:
             state, note = "queued", _killed(status, job.attempts)
         else:
-            state, note = "failed", _failed(status, child.last_words())
+            state, note = "failed", (checked or {}).get("error") or _failed(status, child.last_words())
         with self._store.write() as connection:
             jobs.end(connection, job, state, note=note, version=told["version"] if told else None)
         log.info("job %d (%s): %s", job.id, job.run, state)
+
+    def _prepared(self, job: Job, memory: int) -> None:
+        with self._store.write() as connection:
+            if not jobs.prepared(connection, job, memory):  # cancelled in this very moment
+                jobs.end(connection, job, "cancelled")
+        log.info("job %d (%s): its data was read and is right", job.id, job.run)
 
     def _take(self) -> None:
         busy = {child.job.gpu for child in self._children}

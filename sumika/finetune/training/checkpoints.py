@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sumika.models import manifest
+from sumika.models import manifest, runfiles
 from sumika.models.errors import SumikaError
 from sumika.models.home import sync_folder
 from sumika.models.manifest import FileEntry, Hasher
+from sumika.models.runfiles import CHECKPOINTS as FOLDER
 
-FOLDER = "checkpoints"
 _PIECE = 8 * 2**20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRITERS_WORDS = ("PytorchStreamWriter failed writing", "unexpected pos", "I/O error", "No space left", "File too large")
@@ -71,8 +71,7 @@ def newest(run: Path) -> Checkpoint | None:
 
 def listed(run: Path) -> list[Checkpoint]:
     """Every checkpoint of a run, oldest first, unread."""
-    folders = (run / FOLDER).glob("step-*")
-    return sorted((Checkpoint(int(path.name.removeprefix("step-")), path) for path in folders), key=lambda one: one.step)
+    return [Checkpoint(step, folder) for step, folder in runfiles.checkpoints(run)]
 
 
 def prune(run: Path, keep: int, also: int | None = None) -> None:
