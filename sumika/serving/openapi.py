@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from sumika.serving import answers
 from sumika.serving.access import TABLE, Rule
+from sumika.serving.bulk import upload as uploads
 from sumika.serving.examples import EXAMPLES, Example
 from sumika.serving.operations import OPERATIONS, Operation
 from sumika.serving.replies import ANTHROPIC_PATHS
@@ -32,8 +33,8 @@ _SECURITY = {
     "session": {"type": "apiKey", "in": "cookie", "name": "__Host-sumika", "description": "the console's, for the admin API"},
 }
 _STATUSES = {"400": "refused, and why", "401": "no valid key", "403": "not for this key", "404": "no such model", "408": "body too late",
-             "413": "body too large", "415": "compressed", "429": "a limit is reached", "500": "a fault of the gateway", "502": "the engine failed",
-             "503": "not ready, or too many wait; see Retry-After", "504": "the engine was too slow"}  # fmt: skip
+             "409": "not in this state", "413": "body too large", "415": "compressed", "429": "a limit is reached", "500": "a fault of the gateway", "502": "the engine failed",
+             "503": "not ready, or too many wait; see Retry-After", "504": "the engine was too slow", "507": "disk full"}  # fmt: skip
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         _add(schemas, kind)
     for operation in OPERATIONS:
         made["paths"][operation.path] = {"post": _described(operation, EXAMPLES[operation.path], schemas)}
+    made["paths"].setdefault(uploads.PATH, {})["post"] = dict(uploads.DOCUMENT)
     made["components"]["securitySchemes"] = _SECURITY
     for rule in TABLE:
         described = made["paths"].setdefault(rule.path, {}).setdefault(rule.method.lower(), {"responses": {}})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi import Query as InQuery
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sumika.models import audit, batches, files
 from sumika.models.audit import Action
@@ -31,6 +31,11 @@ Limit = Annotated[int, InQuery(ge=1, le=100)]
 
 
 class NewBatch(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"input_file_id": "file-0123456789abcdef01234567", "endpoint": "/v1/chat/completions", "completion_window": "24h",
+         "metadata": {"部署": "総務", "用途": "月次の要約"}},
+    ]})  # fmt: skip
+
     input_file_id: Id
     endpoint: _Path
     completion_window: Literal["24h"]

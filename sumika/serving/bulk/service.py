@@ -14,14 +14,11 @@ from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.shelf import Shelf
 from sumika.models.store import Store
-from sumika.serving.bulk import batches, files, fine_tuning
+from sumika.serving.bulk import batches, files, fine_tuning, upload
 from sumika.serving.bulk.run import Means
-from sumika.serving.bulk.upload import Upload
 from sumika.serving.bulk.worker import BulkWorker
 from sumika.serving.inference import Gateway, Inference
 from sumika.serving.operations import OPERATIONS
-
-UPLOAD_PATH = "/v1/files"
 
 
 class Bulk:
@@ -36,7 +33,7 @@ class Bulk:
         self._worker = BulkWorker(means, worker_id)
 
     def add_to(self, app: FastAPI) -> None:
-        app.router.routes.append(Route(UPLOAD_PATH, Upload(self._store, self._shelf, self._limits), methods=["POST"]))
+        app.router.routes.append(Route(upload.PATH, upload.Upload(self._store, self._shelf, self._limits), methods=["POST"]))
         app.include_router(files.router(self._store, self._shelf, self._limits.idle_timeout_s))
         app.include_router(batches.router(self._store))
         app.include_router(fine_tuning.router(self._store, self._home))

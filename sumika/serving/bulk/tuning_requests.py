@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from sumika.serving.admin.asking import Body
 from sumika.serving.requests.fields import Id, Metadata
@@ -57,6 +57,11 @@ class Method(Body):
 
 class NewTuning(Body):
     """`model`: a base of the registry, NAME or NAME@N. `suffix`: the name of the adapter that is to be made."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"model": "gemma-3-270m", "training_file": "file-0123456789abcdef01234567", "suffix": "sakura-faq", "metadata": {"案件": "社内FAQ"},
+         "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4}}}},
+    ]})  # fmt: skip
 
     model: Annotated[str, Field(min_length=1, max_length=80)]
     training_file: Id

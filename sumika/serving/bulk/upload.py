@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -26,6 +27,20 @@ from sumika.serving.bulk.jsonl import LineCheck
 from sumika.serving.proxy import ClientGone
 from sumika.serving.sensitivity import check_sensitivity
 
+PATH = "/v1/files"
+# For the OpenAPI document, which FastAPI can't make of a plain endpoint.
+DOCUMENT: Mapping[str, Any] = {
+    "tags": ["files"], "operationId": "upload_file", "summary": "ファイルをアップロードする",
+    "description": "A form with one JSONL file in UTF-8, as OpenAI's clients send it. `expires_after[anchor]` is `created_at`.",
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+        "type": "object", "required": ["file", "purpose"], "additionalProperties": False,
+        "properties": {
+            "file": {"type": "string", "contentMediaType": "application/octet-stream"}, "purpose": {"enum": ["batch", "fine-tune"]},
+            "expires_after[anchor]": {"const": "created_at"}, "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
+        },
+    }}}},
+    "responses": {"200": {"description": "the file, as OpenAI's `file` object"}},
+}  # fmt: skip
 _PURPOSES: tuple[Purpose, ...] = ("batch", "fine-tune")
 # Of one worker at once.
 _MOST_AT_ONCE = 16
