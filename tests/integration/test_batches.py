@@ -110,6 +110,19 @@ def test_completions_are_an_endpoint_too_and_the_list_is_paged(client: Client) -
     )
 
 
+def test_embeddings_are_an_endpoint_too(client: Client, stack: Stack) -> None:
+    stack.deploy("ruri", stack.base("ruri-base", seed=2, meta={"task": "embedding", "pooling": "mean"}))
+    rows = [
+        {"custom_id": str(n), "method": "POST", "url": "/v1/embeddings", "body": {"model": "ruri", "input": [f"文書{n}"]}}
+        for n in range(3)
+    ]
+    rows.append({"custom_id": "chat", "method": "POST", "url": "/v1/embeddings", "body": {"model": "faq", "input": "x"}})
+    ended = client.ended(client.batch(jsonl(*rows), "/v1/embeddings"))
+    assert [line["response"]["body"]["data"][0]["object"] for line in client.lines(ended.output_file_id)] == ["embedding"] * 3
+    (error,) = client.lines(ended.error_file_id)
+    assert (error["custom_id"], error["response"]["body"]["error"]["code"]) == ("chat", "wrong_endpoint")
+
+
 def test_wrong_lines_fail_the_batch_with_their_numbers_and_ask_nothing(stack: Stack) -> None:
     good = request("1")
     rows: list[Any] = [

@@ -162,13 +162,13 @@ def test_order_that_is_none_is_refused_and_leaves_nothing(
 
 def test_role_scope_and_purpose(client: openai.OpenAI, stack: Stack) -> None:
     app, _ = stack.new_key(team="kaihatsu")
-    narrow, _ = stack.new_key(role="engineer", team="kaihatsu", aliases=["faq"])
+    narrow, _ = stack.new_key(role="engineer", team="kaihatsu", aliases=["quick"])
     body = {"model": "base", "training_file": upload(client)}
     with stack.client(app) as one, stack.client(narrow) as other:
         assert one.post("/v1/fine_tuning/jobs", json=body).status_code == 403
         assert one.get("/v1/fine_tuning/jobs").status_code == 403
         assert other.post("/v1/fine_tuning/jobs", json=body).json()["error"]["param"] == "suffix"
-        assert other.post("/v1/fine_tuning/jobs", json=body | {"suffix": "faq"}).status_code == 200
+        assert other.post("/v1/fine_tuning/jobs", json=body | {"suffix": "quick"}).status_code == 200
     with pytest.raises(openai.BadRequestError) as told:
         client.fine_tuning.jobs.create(model="base", training_file=upload(client, "batch"))
     assert told.value.code == "wrong_purpose"

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types.fine_tuning import FineTuningJob
+from rich.console import Console
 
 from sumika.finetune import config as jobs
-from sumika.finetune import ordered
+from sumika.finetune import ordered, pipeline
 from sumika.finetune.ordered import rows
+from sumika.models import jobs as queue
 from sumika.models import orders, runfiles
 from sumika.models.actor import SYSTEM
 from sumika.models.errors import SumikaError
@@ -19,6 +22,7 @@ from sumika.models.orders import Asked, Order
 from sumika.models.settings import EngineSettings
 from sumika.models.shelf import Shelf
 from sumika.models.store import Store
+from sumika.serving.bulk import tunings
 from tests import tiny_llama
 
 
@@ -137,3 +141,27 @@ def test_prepared_again_after_a_kill_is_as_if_it_were_the_first_time(bench: Benc
     (folder / rows.TRAIN).write_text("half")
     ordered.prepare(folder, bench.store, bench.home, EngineSettings())
     assert len(lines(folder / rows.TRAIN)) == 20
+
+
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+def test_prepared_order_trains_and_is_told_as_it_ended(bench: Bench, method: Any) -> None:
+    made, folder = bench.order(SFT if method == "supervised" else DPO, method=method, epochs=1)
+    ordered.prepare(folder, bench.store, bench.home, EngineSettings())
+    version = pipeline.run(jobs.load(folder / runfiles.CONFIG), bench.store, bench.home, Console(quiet=True), folder)
+    assert version.ref.name == "pets" and version.base is not None and str(version.base) == "tiny@1"
+    with bench.store.write() as connection:
+        job = queue.claim(connection, made.job, "w", None)
+        assert job is not None
+        queue.prepared(connection, job, 1)
+        job = queue.claim(connection, queue.get(connection, job.id), "w", None)
+        assert job is not None
+        queue.end(connection, job, "done" if version.gate == "passed" else "refused", version=str(version.ref))
+        order = orders.get(connection, "team:x", made.id)
+    told = FineTuningJob.model_validate(tunings.shown(order, folder, "ja"))
+    assert told.status == ("succeeded" if version.gate == "passed" else "failed") and told.finished_at
+    assert told.fine_tuned_model == (str(version.ref) if version.gate == "passed" else None)
+    events = tunings.events(order, folder, "ja")
+    steps = [event for event in events if event.get("type") == "metrics"]
+    assert steps and all(event["created_at"] > 10**9 and event["data"]["train_loss"] > 0 for event in steps)
+    saved = tunings.checkpoints(order, folder)
+    assert [one["step_number"] for one in saved] == [step for step, _ in reversed(runfiles.checkpoints(folder))]

@@ -208,9 +208,13 @@ async def test_lines_are_read_again_as_they_were_checked(tmp_path: Path) -> None
         {"custom_id": f"番号{n}", "method": "POST", "url": "/v1/completions", "body": {"prompt": "𠮷" * n}} for n in range(50)
     ]
     path.write_text("\n\n".join(json.dumps(row, ensure_ascii=n % 2 == 0) for n, row in enumerate(rows)), encoding="utf-8")
-    lines = Lines(path, "/v1/completions")
+    lines = Lines(path, "/v1/completions", 1000)
     assert await lines.check("en") == [] and len(lines) == 50
     for n in range(50):
         line = lines.read(n)
         assert (line.custom_id, json.loads(line.body)) == (f"番号{n}", {"prompt": "𠮷" * n})
     lines.close()
+    short = Lines(path, "/v1/completions", 100)
+    errors = await short.check("en")
+    assert {error["code"] for error in errors} == {"line_too_long"} and 0 < len(errors) < 50
+    short.close()

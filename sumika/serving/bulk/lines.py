@@ -34,9 +34,14 @@ class Line:
 class Lines:
     """The lines of a file, found by their number (from 0); the file stays on disk."""
 
-    def __init__(self, path: Path, endpoint: str) -> None:
-        """Raises FileNotFoundError."""
+    def __init__(self, path: Path, endpoint: str, longest: int) -> None:
+        """`longest`: bytes of a line at most.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
         self._endpoint = endpoint
+        self._longest = longest
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._starts = array("Q")
         self._ends = array("Q")
@@ -58,7 +63,7 @@ class Lines:
                 self._starts.append(start)
                 self._ends.append(at)
                 try:
-                    self._note(self._parsed(raw), seen)
+                    _note(self._parsed(raw)[0], seen)
                 except SumikaError as error:
                     told = {"code": error.code, "line": number, "message": error.text(speak), "param": error.param}
                     errors.append(told)
@@ -71,7 +76,8 @@ class Lines:
 
     def read(self, index: int) -> Line:
         start = self._starts[index]
-        return self._parsed(os.pread(self._fd, self._ends[index] - start, start))
+        custom_id, body = self._parsed(os.pread(self._fd, self._ends[index] - start, start))
+        return Line(custom_id, json.dumps(body, ensure_ascii=False).encode())
 
     def close(self) -> None:
         os.close(self._fd)
@@ -82,17 +88,17 @@ class Lines:
         wrong = _empty() if len(self) == 0 else _too_many(len(self))
         return [{"code": wrong.code, "line": None, "message": wrong.text(speak), "param": None}]
 
-    def _note(self, line: Line, seen: set[str]) -> None:
-        if line.custom_id in seen:
-            shown = quoted(line.custom_id, 64)
-            raise SumikaError(
-                "duplicate_custom_id", f"custom_id '{shown}' stands on a line before; give each line its own.",
-                f"custom_id「{shown}」が前の行にもあります。行ごとに別の値にしてください。", param="custom_id",
-            )  # fmt: skip
-        seen.add(line.custom_id)
+    def _parsed(self, raw: bytes) -> tuple[str, dict[str, Any]]:
+        """`custom_id` and `body`.
 
-    def _parsed(self, raw: bytes) -> Line:
-        """Raises SumikaError, for whatever is no request to this batch's endpoint."""
+        Raises:
+            SumikaError: for whatever is no request to this batch's endpoint.
+        """
+        if len(raw) > self._longest:
+            raise SumikaError(
+                "line_too_long", f"The line is longer than {self._longest:,} bytes, which no request may be.",
+                f"1行が {self._longest:,} バイトを超えています。リクエストの上限です。",
+            )  # fmt: skip
         data = _object(raw)
         custom_id, body = data["custom_id"], data["body"]
         if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _LONGEST_ID:
@@ -111,7 +117,18 @@ class Lines:
                 "stream_in_batch", "A batch's answers are not streamed; leave 'stream' out.",
                 "バッチではストリームを使えません。stream を省いてください。", param="body.stream",
             )  # fmt: skip
-        return Line(custom_id, json.dumps(body, ensure_ascii=False).encode())
+        return custom_id, body
+
+
+def _note(custom_id: str, seen: set[str]) -> None:
+    """Raises SumikaError `duplicate_custom_id`."""
+    if custom_id in seen:
+        shown = quoted(custom_id, 64)
+        raise SumikaError(
+            "duplicate_custom_id", f"custom_id '{shown}' stands on a line before; give each line its own.",
+            f"custom_id「{shown}」が前の行にもあります。行ごとに別の値にしてください。", param="custom_id",
+        )  # fmt: skip
+    seen.add(custom_id)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

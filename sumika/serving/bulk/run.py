@@ -42,7 +42,7 @@ _ENGINE = ("engine_failed", "engine_unreachable", "engine_timeout")
 @dataclass(frozen=True, slots=True)
 class Means:
     """What all batches of a worker share. `holder`: who a key is now; None once it has ended. `room`: how many requests may be
-    under way in all of them."""
+    under way in all of them; `longest_line`: bytes of one request with what says where it goes."""
 
     store: Store
     home: Home
@@ -51,6 +51,7 @@ class Means:
     holder: Callable[[str], Principal | None]
     room: asyncio.Semaphore
     ceiling: int
+    longest_line: int
 
 
 class Run:
@@ -84,7 +85,7 @@ class Run:
     async def run(self) -> None:
         """Raises SumikaError: `fenced`, and what the store raises; then the batch is to be taken up again."""
         try:
-            lines = Lines(self._means.shelf.path(self.batch.input_id), self.batch.endpoint)
+            lines = Lines(self._means.shelf.path(self.batch.input_id), self.batch.endpoint, self._means.longest_line)
         except FileNotFoundError:
             return await self._close(endings.INPUT_GONE, None, Output(None, None))
         try:

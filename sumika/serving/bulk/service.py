@@ -17,7 +17,9 @@ from sumika.models.store import Store
 from sumika.serving.bulk import batches, files, fine_tuning, upload
 from sumika.serving.bulk.run import Means
 from sumika.serving.bulk.worker import BulkWorker
+from sumika.serving.directory import Directory
 from sumika.serving.inference import Gateway, Inference
+from sumika.serving.known_keys import KnownKey, KnownKeys
 from sumika.serving.operations import OPERATIONS
 
 
@@ -29,7 +31,10 @@ class Bulk:
         self._home, self._shelf = settings.layout, Shelf(settings.layout.files)
         endpoints = {o.path: Inference(gateway, o) for o in OPERATIONS if o.path in batches.PATHS}
         most = settings.gateway.max_running_of_batches
-        means = Means(store, settings.layout, self._shelf, endpoints, self._holder, asyncio.Semaphore(most), most)
+        longest = settings.gateway.max_body_bytes + upload.LINE_BYTES
+        means = Means(
+            store, settings.layout, self._shelf, endpoints, Holders(gateway.directory), asyncio.Semaphore(most), most, longest
+        )
         self._worker = BulkWorker(means, worker_id)
 
     def add_to(self, app: FastAPI) -> None:
@@ -49,8 +54,19 @@ class Bulk:
                 await running
             await self._worker.close()
 
-    def _holder(self, key_id: str) -> Principal | None:
-        """Who the key is by now; None once it was revoked or has expired."""
-        now = time.time()
-        known = self._gateway.directory.snapshot.keys.values()
-        return next((key.principal for key in known if key.principal and key.principal.id == key_id and key.until > now), None)
+
+class Holders:
+    """Who a key is by now, by its id; None once it was revoked or has expired."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._keys: KnownKeys = {}
+        self._by_id: dict[str, KnownKey] = {}
+
+    def __call__(self, key_id: str) -> Principal | None:
+        if self._directory.snapshot.keys is not self._keys:
+            self._keys = self._directory.snapshot.keys
+            known = sorted(self._keys.values(), key=lambda key: key.until)  # of two secrets of one key the later counts
+            self._by_id = {key.principal.id: key for key in known if key.principal is not None}
+        found = self._by_id.get(key_id)
+        return found.principal if found is not None and found.until > time.time() else None

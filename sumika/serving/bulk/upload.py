@@ -50,7 +50,7 @@ _PIECE = 256 * 1024
 # Who sends more slowly holds a connection for nothing. Bytes a second, after the time that any body gets.
 _SLOWEST = 64 * 1024
 # A line of a batch is a request and what says where it goes.
-_LINE_BYTES = 4096
+LINE_BYTES = 4096
 # What training takes of one row, and no more than fits memory many times over.
 _LONGEST_ROW = 16 * 2**20
 
@@ -92,7 +92,7 @@ class Upload:
         await asyncio.to_thread(self._check_room, who, max(0, declared - _FORM_BYTES))
         draft = await asyncio.to_thread(self._shelf.begin)
         try:
-            longest = max(_LONGEST_ROW, self._settings.max_body_bytes + _LINE_BYTES)
+            longest = max(_LONGEST_ROW, self._settings.max_body_bytes + LINE_BYTES)
             reader = _Reader(boundary, draft, LineCheck(longest), self._settings.max_file_bytes, self._too_large)
             await self._read(receive, reader)
             return await asyncio.to_thread(self._keep, who, reader, draft)
