@@ -164,7 +164,8 @@ def begin(connection: Connection, batch: Batch, total: int) -> None:
 
 
 def count(connection: Connection, batch: Batch, done: int, failed: int) -> None:
-    connection.execute(update(_b).where(_b.c.id == batch.id).values(done=done, failed=failed))
+    """Nothing once it has ended: how far it was then stands."""
+    connection.execute(update(_b).where(_b.c.id == batch.id, _b.c.state.in_(OPEN_BATCHES)).values(done=done, failed=failed))
 
 
 def finalize(connection: Connection, batch: Batch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from sumika.serving.bulk.jsonl import LineCheck
 from sumika.serving.bulk.lines import Lines
 from sumika.serving.bulk.pace import Pace
 from sumika.serving.bulk.results import Results
+from sumika.serving.threads import to_end
 from sumika.serving.usage_events import Tokens
 
 FILE = '{"a": "日本語𠮷"}\r\n--xy\n{"b": 1}\n'.encode() * 3
@@ -218,3 +220,22 @@ async def test_lines_are_read_again_as_they_were_checked(tmp_path: Path) -> None
     errors = await short.check("en")
     assert {error["code"] for error in errors} == {"line_too_long"} and 0 < len(errors) < 50
     short.close()
+
+
+async def test_cancelled_work_in_a_thread_is_waited_for() -> None:
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go.wait(5)
+        done.set()
+
+    task = asyncio.create_task(to_end(work))
+    await asyncio.to_thread(begun.wait, 5)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()

@@ -18,6 +18,7 @@ from sumika.models.shelf import Shelf
 from sumika.models.store import Store
 from sumika.serving.admin.asking import After, Asker, actor
 from sumika.serving.bulk.lists import listed
+from sumika.serving.threads import to_end
 
 MOST = 10_000
 _PIECE = 256 * 1024
@@ -85,7 +86,7 @@ class Content(Response):
         try:
             with suppress(TimeoutError):
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                while data := await asyncio.to_thread(os.read, self._fd, _PIECE):
+                while data := await to_end(os.read, self._fd, _PIECE):
                     async with asyncio.timeout(self._idle_s):
                         await send({"type": "http.response.body", "body": data, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -70,7 +70,7 @@ class Lines:
                 if len(errors) == MOST_ERRORS:
                     return errors
                 if time.monotonic() - paused > _SLICE_S:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(_SLICE_S)
                     paused = time.monotonic()
         return errors or self._number_of_lines(speak)
 

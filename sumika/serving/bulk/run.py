@@ -28,6 +28,7 @@ from sumika.serving.bulk.pace import Pace
 from sumika.serving.bulk.results import Results
 from sumika.serving.inference import Inference
 from sumika.serving.operations import OPERATIONS
+from sumika.serving.threads import to_end
 from sumika.serving.usage_events import Tokens
 
 log = logging.getLogger(__name__)
@@ -91,9 +92,9 @@ class Run:
         try:
             errors = await lines.check(self.batch.language)
             if errors:
-                return await asyncio.to_thread(self._refuse, errors)
+                return await to_end(self._refuse, errors)
             writer = f"{self._lease.token:010d}-{self._lease.holder}-{time.time_ns()}"
-            results = await asyncio.to_thread(Results, self._means.home.batches / self.batch.id, writer)
+            results = await to_end(Results, self._means.home.batches / self.batch.id, writer)
             try:
                 await self._run(lines, results)
             finally:
@@ -110,14 +111,14 @@ class Run:
         log.info("batch %s: %s, %d lines of its input are wrong", self.batch.id, state, len(errors))
 
     async def _run(self, lines: Lines, results: Results) -> None:
-        await asyncio.to_thread(self._begin, len(lines))
+        await to_end(self._begin, len(lines))
         ticking = asyncio.create_task(self._tick(results))
         try:
             await self._ask_all(lines, results)
             if self._left:
                 return
             ending = self._ending or endings.COMPLETED
-            await asyncio.to_thread(self._finalize, results)
+            await to_end(self._finalize)
             made = await self._made(lines, results, ending)
             await self._close(ending, results, made)
         finally:
@@ -169,7 +170,7 @@ class Run:
             pending.append(index)
             return
         self._pace.went_well()
-        await self._keep(results, index, *await asyncio.to_thread(self._outcome, line.custom_id, reply))
+        await self._keep(results, index, *await to_end(self._outcome, line.custom_id, reply))
 
     @staticmethod
     def _no_room(reply: Reply, code: str) -> bool:
@@ -196,7 +197,7 @@ class Run:
         told = False
         while not (self._left and self._gone.is_set()):
             try:
-                return await asyncio.to_thread(results.append, index, ok, tokens, line)
+                return await to_end(results.append, index, ok, tokens, line)
             except OSError as error:
                 if not told:
                     log.error("batch %s: its answers can't be written (%s); it waits", self.batch.id, error.strerror)
@@ -226,8 +227,8 @@ class Run:
         while True:
             await asyncio.sleep(_TICK_S)
             try:
-                self._look(await asyncio.to_thread(self._counted_now, results))
-                await asyncio.to_thread(results.sync)
+                self._look(await to_end(self._counted_now, results))
+                await to_end(results.sync)
             except SumikaError as error:
                 if error.code == "fenced":
                     return self.leave(at_once=True)
@@ -246,17 +247,16 @@ class Run:
             self._counted = counts
             return batches.find(connection, self.batch.id)
 
-    def _finalize(self, results: Results) -> None:
+    def _finalize(self) -> None:
         with self._means.store.write(quiet=True, by=SYSTEM) as connection:
             leases.check(connection, self._lease)
-            batches.count(connection, self.batch, len(results) - results.failed, results.failed)
             batches.finalize(connection, self.batch)
 
     async def _made(self, lines: Lines, results: Results, ending: Ending) -> Output:
         told = False
         while True:
             try:
-                return await asyncio.to_thread(output.write, self._means.shelf, self.batch, lines, results, ending)
+                return await to_end(output.write, self._means.shelf, self.batch, lines, results, ending)
             except SumikaError as error:
                 if error.code != "disk_full":
                     raise
@@ -267,9 +267,9 @@ class Run:
 
     async def _close(self, ending: Ending, results: Results | None, made: Output) -> None:
         """Files and state in one transaction: whoever sees the one sees the other."""
-        await asyncio.to_thread(self._close_now, ending, results, made)
+        await to_end(self._close_now, ending, results, made)
         if results is not None:
-            await asyncio.to_thread(results.remove)
+            await to_end(results.remove)
         log.info("batch %s: %s", self.batch.id, ending.state)
 
     def _close_now(self, ending: Ending, results: Results | None, made: Output) -> None:
@@ -283,7 +283,7 @@ class Run:
                 batches.end(
                     connection, self.batch, ending.state,
                     errors=why if ending.whole else None,
-                    usage=_usage(results.tokens) if results is not None else None,
+                    **({} if results is None else _figures(results)),
                     output_id=made.answers.id if made.answers else None,
                     errors_id=made.errors.id if made.errors else None,
                 )  # fmt: skip
@@ -291,6 +291,10 @@ class Run:
             for file in made.made:
                 self._means.shelf.drop(file.id)
             raise
+
+
+def _figures(results: Results) -> dict[str, object]:
+    return {"done": len(results) - results.failed, "failed": results.failed, "usage": _usage(results.tokens)}
 
 
 def _usage(tokens: Tokens) -> dict[str, object]:

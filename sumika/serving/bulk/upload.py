@@ -26,6 +26,7 @@ from sumika.serving.bulk.form import Form
 from sumika.serving.bulk.jsonl import LineCheck
 from sumika.serving.proxy import ClientGone
 from sumika.serving.sensitivity import check_sensitivity
+from sumika.serving.threads import to_end
 
 PATH = "/v1/files"
 # For the OpenAPI document, which FastAPI can't make of a plain endpoint.
@@ -89,15 +90,15 @@ class Upload:
         declared = next((int(v[:20]) for n, v in scope["headers"] if n == b"content-length" and v.isdigit()), 0)
         if declared > self._settings.max_file_bytes + _FORM_BYTES:
             raise self._too_large()
-        await asyncio.to_thread(self._check_room, who, max(0, declared - _FORM_BYTES))
-        draft = await asyncio.to_thread(self._shelf.begin)
+        await to_end(self._check_room, who, max(0, declared - _FORM_BYTES))
+        draft = await to_end(self._shelf.begin)
         try:
             longest = max(_LONGEST_ROW, self._settings.max_body_bytes + LINE_BYTES)
             reader = _Reader(boundary, draft, LineCheck(longest), self._settings.max_file_bytes, self._too_large)
             await self._read(receive, reader)
-            return await asyncio.to_thread(self._keep, who, reader, draft)
+            return await to_end(self._keep, who, reader, draft)
         finally:
-            await asyncio.to_thread(draft.discard)
+            await to_end(draft.discard)
 
     async def _read(self, receive: Receive, reader: _Reader) -> None:
         began, received, buffer, more = time.monotonic(), 0, bytearray(), True
@@ -118,9 +119,9 @@ class Upload:
                 received += len(buffer)
                 if received > self._settings.max_file_bytes + _FORM_BYTES:
                     raise self._too_large()
-                await asyncio.to_thread(reader.feed, bytes(buffer))
+                await to_end(reader.feed, bytes(buffer))
                 buffer.clear()
-        await asyncio.to_thread(reader.end)
+        await to_end(reader.end)
 
     def _keep(self, who: Principal, reader: _Reader, draft: Draft) -> File:
         """The bytes first, then the row: what a crash leaves between them is swept away."""

@@ -28,6 +28,8 @@ _RENEW_S = 3.0
 # Batches at once, so that one that waits for room does not hold up the others.
 _MOST_RUNS = 16
 _MOST_FAULTS = 3
+# The store or the disk is away for a moment, or another worker took over.
+_PASSING = ("store_unavailable", "fenced", "disk_full")
 _SWEEP_S = 60.0
 # What nobody wrote to for so long, and no row names, was left by a crash.
 _LEFT_S = 3600.0
@@ -53,6 +55,7 @@ class BulkWorker:
         self._held: _Held | None = None
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._faults: Counter[str] = Counter()
+        self._troubled: set[str] = set()
         self._swept = 0.0
         self._well = True
 
@@ -139,8 +142,10 @@ class BulkWorker:
                     await self._failed(run.batch, error)
 
     async def _failed(self, batch: Batch, error: BaseException) -> None:
-        if isinstance(error, SumikaError):  # the store was away, or another took over: it is taken up again
-            log.error("batch %s: %s", batch.id, error.en)
+        if isinstance(error, OSError) or (isinstance(error, SumikaError) and error.code in _PASSING):  # it is taken up again
+            if batch.id not in self._troubled:
+                log.error("batch %s: %s; it is tried again", batch.id, error)
+            self._troubled.add(batch.id)
             return
         self._faults[batch.id] += 1
         log.error("batch %s met a fault of the gateway: %s", batch.id, type(error).__name__, exc_info=error)
