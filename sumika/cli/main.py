@@ -14,6 +14,7 @@ from sumika.cli import (
     chat,
     demo,
     doctor,
+    enqueuing,
     jobs,
     keys,
     limits,
@@ -41,6 +42,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")
 app.add_typer(teams.app, name="teams")
+enqueuing.register(jobs.app)
 app.add_typer(jobs.app, name="finetune")
 app.add_typer(archive.app, name="signing")
 app.add_typer(audit.app, name="audit")

@@ -6,27 +6,36 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from sumika.models import registry
+from sumika.models import aliases, registry, version_facts
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
+from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving.admin.asking import After, Limit, number, page
 
+# Where this machine keeps it is nobody's to know.
+_HIDDEN = ("folder",)
 
-def router(store: Store) -> APIRouter:
+
+def router(store: Store, settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/versions")
 
     @routes.get("")
     def list_versions(limit: Limit = 50, after: After = "", name: str | None = None) -> dict[str, Any]:
         with store.read() as connection:
             rows = registry.page(connection, name, after=number(after) or 0, limit=limit + 1)
-        return page(rows, limit, lambda version: version.id, _shown)
+            served: dict[int, list[str]] = {}
+            for alias in aliases.list_all(connection):
+                served.setdefault(alias.version_id, []).append(alias.name)
+        return page(rows, limit, lambda version: version.id, lambda v: _shown(v) | {"aliases": served.get(v.id, [])})
 
     @routes.get("/{ref}")
     def show(ref: str) -> dict[str, Any]:
         with store.read() as connection:
             version = registry.get(connection, VersionRef.parse(ref))
-        return _shown(version) | {"meta": version.meta}
+            facts = version_facts.whole(connection, version, settings.layout)
+        told = {name: value for name, value in facts.items() if name not in version.meta and name not in _HIDDEN}
+        return told | _shown(version) | {"meta": version.meta}
 
     return routes
 
