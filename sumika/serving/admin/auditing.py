@@ -33,7 +33,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
         """Rows newest first; `action` is one, or a noun such as `key` for all of its actions."""
         begin, end = moment(since, "since"), moment(until, "until")
         wanted = Filter(
-            actor or None, action or None, object or None, begin and clock.spell(begin), end and clock.spell(end), number(after)
+            actor or None,
+            action or None,
+            object or None,
+            clock.spell(begin) if begin else None,
+            clock.spell(end) if end else None,
+            number(after),
         )
         with store.read() as connection:
             rows = listing.find(connection, wanted, limit + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from sumika.models.oidc_settings import OidcSettings
+from sumika.serving.access import CONSOLE
 from sumika.serving.console import (
     audit,
     costs,
@@ -26,9 +27,9 @@ from sumika.serving.console.sign_in import KeyHolders
 
 def router(pages: Pages, api: Api, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
     """All pages; `holders` turn a pasted key into a session."""
-    made = APIRouter(prefix="/console")
-    made.include_router(static.router())
-    made.include_router(sign_in.router(pages, oidc, holders))
+    made = APIRouter()
+    made.include_router(static.router(), prefix=CONSOLE)
+    made.include_router(sign_in.router(pages, oidc, holders), prefix=CONSOLE)
     for part in (overview, models, deployments, playground, training, keys, teams, usage, costs, audit):
-        made.include_router(part.router(pages, api))
+        made.include_router(part.router(pages, api), prefix=CONSOLE)
     return made

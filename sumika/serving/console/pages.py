@@ -30,6 +30,13 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin", "cache-control": "no-store",
 }  # fmt: skip
 _LANGUAGE, _THEME = "sumika_lang", "sumika_theme"
+_OPERATE = ("overview", "models", "deployments", "playground", "training")
+# What the menu offers each role; the table says what they may.
+_MENU = {
+    "app": [("operate", ("playground",))],
+    "engineer": [("operate", _OPERATE), ("manage", ("keys", "teams", "usage"))],
+    "admin": [("operate", _OPERATE), ("manage", ("keys", "teams", "usage", "costs", "audit"))],
+}
 
 
 class Pages:
@@ -47,12 +54,13 @@ class Pages:
             "asset": {path.name: _tag(path) for path in STATIC.iterdir()},
             "console": CONSOLE,
             "sumika": __version__,
+            "menu": _MENU,
         }
 
-    def show(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    def show(self, request: Request, template: str, code: int = 200, **values: Any) -> Response:
         """A page, or for htmx the part of one."""
         who: Principal | None = getattr(request.state, "principal", None)
-        return self._made(request.scope, template, status, who=who, path=request.url.path, query=request.query_params, **values)
+        return self._made(request.scope, template, code, who=who, path=request.url.path, query=request.query_params, **values)
 
     def goes_to(self, request: Request, path: str) -> Response:
         """After an act: where the reader goes on."""
@@ -75,7 +83,7 @@ class Pages:
     def text(self, request: Request, key: str, **values: object) -> str:
         return self._words.text(key, language(request.scope), **values)
 
-    def _made(self, scope: Scope, template: str, status: int, **values: Any) -> Response:
+    def _made(self, scope: Scope, template: str, code: int, **values: Any) -> Response:
         speak, theme = language(scope), _cookies(scope).get(_THEME, "")
 
         def t(key: str, **named: object) -> str:
@@ -84,7 +92,7 @@ class Pages:
         text = self._env.get_template(template).render(
             t=t, lang=speak, theme=theme if theme in ("light", "dark") else "", say=lambda error: said(error, speak), **values
         )
-        return HTMLResponse(text, status_code=status, headers=HEADERS)
+        return HTMLResponse(text, status_code=code, headers=HEADERS)
 
 
 def language(scope: Scope) -> Language:
