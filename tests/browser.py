@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ _FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--font-render-hinting=none",
 ]  # fmt: skip
+# A refusal that a page asked for and shows.
+_REFUSED = re.compile(r"status of 4\d\d|Status Error Code 4\d\d")
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
@@ -59,7 +62,7 @@ def watched(context: BrowserContext) -> tuple[Page, list[str]]:
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on(
         "console",
-        lambda message: said.append(message.text) if message.type == "error" and "status of 4" not in message.text else None,
+        lambda message: said.append(message.text) if message.type == "error" and not _REFUSED.search(message.text) else None,
     )
     return page, said
 

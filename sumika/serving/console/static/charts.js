@@ -21,7 +21,7 @@ function draw(element, data, { series, x = {}, scales = {}, height = 170, y = {}
   const plot = new uPlot({
     ...size(), cursor: { y: false, points: { size: 6 } }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] }, ...scales },
     axes: [axis({ space: 60, ...x }), axis({ size: GRID, values: numbers, ...y })],
-    series: [{ label: "", value: x.value }, ...series],
+    series: [{ label: " ", value: x.value }, ...series],
   }, data, element);
   new ResizeObserver(() => { if (element.clientWidth) plot.setSize(size()); }).observe(element);
   return plot;
@@ -52,7 +52,7 @@ function activity(group) {
       const data = [at, ...figures[element.dataset.figure](told.data, told.slot_s)];
       if (plots.has(element)) plots.get(element).setData(data);
       else {
-        const series = words(element).map((word, n) => line(word, element.dataset.figure === "requests" && n ? 3 : 0, n ? {} : { fill: `${colour("--accent")}18`, points: { show: element.dataset.figure === "first", size: 4 } }));
+        const series = words(element).map((word, n) => line(word, element.dataset.figure === "requests" && n ? 3 : 0, n ? {} : { spanGaps: true, fill: `${colour("--accent")}18` }));
         plots.set(element, draw(element, data, { series, x: { values: clock, value: (_, v) => (v ? clock(null, [v])[0] : "–") } }));
       }
     }
@@ -111,7 +111,7 @@ async function costs(element) {
   const data = [told.tokens, told.tokens.map(() => told.own), ...names.map((name) => told.apis[name])];
   const most = told.own * 3;
   draw(element, data, {
-    height: 280, scales: { x: { time: false, distr: 3 }, y: { range: () => [0, most] } },
+    height: 280, scales: { x: { time: false, distr: 3, range: () => [told.tokens[0], told.tokens.at(-1)] }, y: { range: () => [0, most] } },
     x: { values: numbers, value: (_, v) => (v ? `${short.format(v)} tokens` : "–"), space: 40 }, y: { values: (_, s) => s.map((v) => `¥${short.format(v)}`), size: 64 },
     series: [line(words(element)[0], 0, { width: 2.5, dash: [6, 4] }), ...names.map((name, n) => line(name, n + 1))],
   });

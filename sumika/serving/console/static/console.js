@@ -59,7 +59,13 @@ document.addEventListener("htmx:afterSwap", (event) => {
   const problem = document.getElementById("problem");
   if (event.detail.xhr.status < 400 && problem.textContent === document.body.dataset.offline) problem.replaceChildren();
   event.detail.target.querySelector?.("[data-focus]")?.focus();
+  toEnd();
 });
+// The end of a log is what is new in it.
+function toEnd() {
+  for (const log of document.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;
+}
+document.addEventListener("DOMContentLoaded", toEnd);
 // A part of a page is not renewed while somebody reads a question in it.
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.requestConfig.verb === "get" && event.detail.elt.querySelector("dialog[open]")) event.preventDefault();
