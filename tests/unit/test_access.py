@@ -38,7 +38,13 @@ class Nobody:
 
 
 async def ask(
-    method: str, path: str, token: str = "", body: object = None, query: str = "", raw: bytes | None = None, kind: str = "application/json"
+    method: str,
+    path: str,
+    token: str = "",
+    body: object = None,
+    query: str = "",
+    raw: bytes | None = None,
+    kind: str = "application/json",
 ) -> tuple[int, str | None]:
     """Status and code of the gate's answer; 200 where the handler was reached, which then saw the whole body."""
     sent = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
