@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from playwright.sync_api import Browser, Page, expect
 
 from sumika.models import audit, jobs, keys, moves
@@ -148,6 +147,7 @@ def test_canary_is_shared_and_promoted(page: Page, world: World) -> None:
     page.get_by_role("button", name="配備を始める").click()
     expect(page.locator("#move")).to_contain_text("30% のキーが sakura-faq@2 を使います")
     page.get_by_role("link", name="エイリアスを見る").click()
+    page.wait_for_url("**/deployments/sakura-faq")
     page.get_by_role("button", name="全体に広げる").click()
     page.get_by_role("dialog").get_by_role("button", name="全体に広げる").click()
     expect(page.locator("#move")).to_contain_text("sakura-faq は sakura-faq@2 になりました")
@@ -255,6 +255,7 @@ def test_key_is_made_shown_once_limited_rotated_and_revoked(page: Page, world: W
         expect(page.locator("#secret")).not_to_have_text(secret)
         until(lambda: client.get("/v1/models").status_code == 401, what="the old secret has ended")
     page.get_by_role("link", name="保管しました").click()
+    page.wait_for_url(re.compile(r"/keys/[0-9a-f]{12}$"))
     page.get_by_role("button", name="失効させる").click()
     page.get_by_role("dialog").get_by_role("button", name="失効させる").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("失効")
