@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime, time
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from sumika.models.usage import report, table
 from sumika.models.usage.report import Span
 
 _Month = Annotated[str, Query(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")]
-_POINTS = 41
+_POINTS = 97
 
 
 def router(store: Store) -> APIRouter:
@@ -55,8 +56,9 @@ def _tokens(store: Store, month: str) -> Tokens:
 
 
 def _chart(apis: list[Api], own: float, mix: Tokens, rate: float, meets: list[float]) -> dict[str, Any]:
-    """From one tenth of the first place where an API meets the server to ten times the last, in equal ratios."""
-    low, high = min(meets, default=1e6) / 10, max(meets, default=1e9) * 3
+    """From the power of ten below the first place where an API meets the server to the one above the last, in equal ratios."""
+    low = 10.0 ** math.floor(math.log10(min(meets, default=1e7) / 2))
+    high = 10.0 ** math.ceil(math.log10(max(meets, default=1e9) * 2))
     x = [low * (high / low) ** (n / (_POINTS - 1)) for n in range(_POINTS)]
     each = {api.name: api.yen(mix, rate) / mix.total for api in apis}
     return {"tokens": x, "own": own, "apis": {name: [tokens * price for tokens in x] for name, price in each.items()}}
