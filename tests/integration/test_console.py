@@ -14,7 +14,7 @@ from sumika.models import audit, jobs, keys, moves
 from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
 from tests import browser as browsers
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_adapter
 from tests.console_world import World
 from tests.integration.conftest import Stack, finish, start, until
 
@@ -110,6 +110,25 @@ def test_models_are_a_tree_with_cards_and_comparison(page: Page) -> None:
     page.get_by_label("版・ジョブ B").select_option("sakura-faq@1")
     page.get_by_role("button", name="比較する").click()
     expect(page.get_by_role("row").filter(has_text="training.config.lora.r")).to_contain_text("16")
+
+
+def test_version_is_exported_and_an_archive_imported(page: Page, world: World, tmp_path: Path) -> None:
+    page.goto("/console/models/sakura-faq@2")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="書き出す").click()
+    assert download.value.suggested_filename == "sakura-faq-2.sumika"
+    download.value.save_as(world.home.incoming / "sakura-faq-2.sumika")
+    write_adapter(world.home.incoming / "broken", fill=float("nan"))
+    for source, name, ends in (("sakura-faq-2.sumika", "faq-copy", "faq-copy@1"), ("broken", "bad", "NaN")):
+        page.goto("/console/models")
+        page.get_by_role("button", name="取り込む").click()
+        page.locator("#source").select_option(source)
+        page.get_by_role("dialog").get_by_label("名前").fill(name)
+        page.locator("#base").select_option("" if source.endswith(".sumika") else "gemma-3-270m@1")
+        page.get_by_role("button", name="取り込みを始める").click()
+        expect(page.locator("#imports li").first).to_contain_text(ends, timeout=60_000)
+    assert world.stack.version("faq-copy@1").digest == world.second.digest
+    assert acts(world.stack, "model.export")[0] == ("sakura-faq@2", "done", "admin")
 
 
 def test_swap_is_planned_proven_done_and_rolled_back(page: Page, world: World) -> None:

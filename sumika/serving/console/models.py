@@ -10,7 +10,7 @@ from starlette.responses import Response
 from sumika.models.runfiles import dotted
 from sumika.serving.console.api import Api
 from sumika.serving.console.asking import Asker
-from sumika.serving.console.pages import Pages
+from sumika.serving.console.pages import Pages, form, one
 
 _ROWS = 200
 # What a comparison leaves out: it is the same by nature, or stands on the page already.
@@ -23,8 +23,26 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("")
     async def tree(request: Request, who: Asker, after: str = "", limit: int = _ROWS) -> Response:
-        found = await api.get(who, "/versions", after=after, limit=limit)
-        return pages.show(request, "models.html", bases=_tree(found["data"]), versions=found["data"], next=found["next"])
+        found, imports = await api.get(who, "/versions", after=after, limit=limit), await api.get(who, "/imports")
+        return pages.show(
+            request, "models.html", bases=_tree(found["data"]), versions=found["data"], next=found["next"],
+            imports=imports["data"], sources=imports["sources"],
+        )  # fmt: skip
+
+    @routes.post("")
+    async def bring_in(request: Request, who: Asker) -> Response:
+        given = await form(request)
+        wish = {"source": one(given, "source"), "name": one(given, "name")}
+        await api.post(who, "/imports", **wish, **({"base": one(given, "base")} if one(given, "base") else {}))
+        return pages.goes_to(request, "/console/models")
+
+    @routes.get("/imports")
+    async def imports(request: Request, who: Asker) -> Response:
+        """How far imports are; the page is shown anew once the last one ended."""
+        found = (await api.get(who, "/imports"))["data"]
+        if not any(one["state"] == "running" for one in found):
+            return pages.goes_to(request, "/console/models")
+        return pages.show(request, "imports.html", imports=found)
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: str = "", b: str = "") -> Response:
