@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 import signal
 import sys
 import threading
@@ -13,19 +12,20 @@ from typing import Annotated, Any
 
 import typer
 
-from sumika.cli import comparing, finetune, output
+from sumika.cli import comparing, enqueuing, finetune, output
 from sumika.cli.context import actor, log_to_stderr, opened, when_orphaned
 from sumika.cli.finetune import File, Overrides, foreground
 from sumika.cli.output import Json
 from sumika.finetune import checks, config, runs
 from sumika.finetune.queue.child import LOG
 from sumika.finetune.queue.worker import Worker
-from sumika.models import jobs
+from sumika.models import jobs, runfiles
 from sumika.models.home import Home
 from sumika.models.jobs import Job
 from sumika.models.store import Store
 
 app = finetune.app
+enqueuing.register(app)
 JobId = Annotated[int, typer.Argument(metavar="JOB", help="A job's number ('sumika finetune list').")]
 
 
@@ -169,11 +169,7 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
 
 def progress(home: Home, job: Job) -> dict[str, Any]:
     """What the run last told of itself; empty before it began."""
-    try:
-        told: dict[str, Any] = jsons.loads((home.runs / job.run / "progress.json").read_bytes())
-    except FileNotFoundError:
-        return {}
-    return told
+    return runfiles.progress(home.runs / job.run)
 
 
 def _job(store: Store, job_id: int) -> Job:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sumika.models import runfiles
 from sumika.models.home import write_atomically
+from sumika.models.runfiles import METRICS, PROGRESS
 
 State = Literal["loading", "training", "judging", "done"]
-PROGRESS, METRICS = "progress.json", "metrics.jsonl"
 _EVERY_S = 1.0
 
 
@@ -72,16 +72,7 @@ class Journal:
 
 def read(run: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`; one that a kill cut short is left out."""
-    return list(_lines(run / METRICS))
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+    return runfiles.metrics(run)
 
 
 def peak_memory() -> int:

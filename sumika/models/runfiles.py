@@ -1,0 +1,76 @@
+"""What a training run's folder holds for whoever watches: written by `sumika.finetune`, read here by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+CONFIG, RESULT, PROGRESS, METRICS, LOG = "config.yaml", "result.json", "progress.json", "metrics.jsonl", "train.log"
+DATA = "data-report.json"
+_TAIL_BYTES = 32_768
+
+
+def progress(run: Path) -> dict[str, Any]:
+    """What the run last told of itself; empty before it began."""
+    return _object(run / PROGRESS) or {}
+
+
+def result(run: Path) -> dict[str, Any] | None:
+    """What came of a run that ended; None while it has not."""
+    return _object(run / RESULT)
+
+
+def data(run: Path) -> dict[str, Any] | None:
+    """Counts of the job's data; None before it was read."""
+    return _object(run / DATA)
+
+
+def config(run: Path) -> str:
+    """The job as it was resolved, as YAML; empty where the folder is gone."""
+    try:
+        return (run / CONFIG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The logged steps; a line that a kill cut short is left out."""
+    return list(_lines(run / METRICS))
+
+
+def tail(run: Path, lines: int) -> str:
+    """The last lines of the log; progress bars' carriage returns count as line ends."""
+    try:
+        with (run / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings by dotted key: a configuration or a result, flat."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from dotted(inner, f"{at}.{key}" if at else str(key))
+    else:
+        yield at, value
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                yield json.loads(line)
