@@ -4,8 +4,8 @@ UV_VERSION := 0.13.9
 # CUDA build of vLLM where an NVIDIA GPU answers, CPU build where not; ENGINE=cpu or ENGINE=cuda decides otherwise.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 BASE ?= gemma-3-270m
-# Files of tests that mostly wait run side by side, the slowest first; those on real vLLM, which takes every core, come after them, alone.
-SIDE_BY_SIDE := -n 3 --dist loadfile tests/integration tests/contract tests/unit
+# Files of tests that mostly wait run side by side, in order, the slowest first; those on real vLLM, which takes every core, come after them, alone.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit
 
 UV := .tools/bin/uv
 PY := .venv/bin/python

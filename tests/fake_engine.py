@@ -2,7 +2,8 @@
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
 start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
-ignore_sigterm, load_error, as_base, nonsense. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
+ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers). What was asked last lies in
+`ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
 Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
@@ -16,21 +17,38 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the tree that this file lies in, wherever Sumika is installed
 
 from aiohttp import web
 
 from sumika.serving import engine_routes
+from tests import fake_answers, fake_apis
 
+# A whole answer, by what it is or by the endpoint that gives it.
+WHOLE: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
+    "chat.completion": fake_answers.chat,
+    "text_completion": fake_answers.completion,
+    "/v1/responses": fake_apis.response,
+    "/v1/messages": fake_apis.message,
+    "/v1/messages/count_tokens": lambda body, _: fake_apis.count_tokens(body),
+    "/v1/embeddings": lambda body, _: fake_apis.embeddings(body),
+    "/rerank": lambda body, _: fake_apis.rerank(body),
+    "/tokenize": lambda body, _: fake_apis.tokenize(body),
+    "/detokenize": lambda body, _: fake_apis.detokenize(body),
+}
 SLEEP = ("/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache")
 
 
 class Fake:
     """One engine: a base, the adapters it was told to load, and how many requests run."""
 
-    def __init__(self, base: str, socket: Path) -> None:
+    def __init__(self, base: str, socket: Path, task: str = "chat") -> None:
         self.base = base
+        self.task = task
         self.socket = socket
         self.adapters: dict[str, Path] = {}
         self.running = 0
@@ -72,6 +90,8 @@ class Fake:
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if self.task != "chat":
+            return _error(501, "The model does not support Completions API")
         if self.script("hang_generation", None) in (True, self.base):
             await asyncio.sleep(3600)
         if "prompt_logprobs" not in body:
@@ -103,33 +123,51 @@ class Fake:
         self.made += 1
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
+            self.note(request, body)
+            if refusal := self.script("refuse", None):
+                return _error(refusal["status"], refusal["message"])
             if body.get("stream"):
-                return await self.stream(request, body, name, words)
+                return await self.pour(request, *self.events(kind, body, words))
             for _ in words:
                 await asyncio.sleep(self.script("chunk_delay_s", 0))
-            text = "".join(words)
-            choice = {"index": 0, "finish_reason": "stop", "text": text, "message": {"role": "assistant", "content": text}}
-            return web.json_response(
-                {"id": "x", "object": kind, "created": 1, "model": name, "choices": [choice], "usage": _usage(len(words))}
-            )
+            return web.json_response(WHOLE[kind](body, words))
         finally:
             self.running -= 1
 
-    async def stream(self, request: web.Request, body: dict[str, Any], name: str, words: list[str]) -> web.StreamResponse:
+    def events(self, kind: str, body: dict[str, Any], words: list[str]) -> tuple[Iterable[bytes], bytes]:
+        """A stream, and what it ends with."""
+        if kind == "/v1/responses":
+            return fake_apis.response_events(body, words), fake_apis.response_end(body, words)
+        if kind == "/v1/messages":
+            return fake_apis.message_events(body, words), fake_apis.message_end(body, words)
+        kind = "chat.completion.chunk" if kind == "chat.completion" else kind
+        return fake_answers.chunks(body, words, kind), fake_answers.last(body, words, kind)
+
+    async def other(self, request: web.Request) -> web.StreamResponse:
+        """An endpoint that only some kinds of engines have."""
+        path = request.path
+        if self.task != {"/v1/embeddings": "embedding", "/rerank": "rerank"}.get(
+            path, self.task if "tokenize" in path else "chat"
+        ):
+            return _error(501, "The model does not support this API")
+        return await self.answer(request, await request.json(), path)
+
+    async def pour(self, request: web.Request, events: Iterable[bytes], end: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        for number, word in enumerate(words, start=1):
-            last = number == len(words)
-            choice = {"index": 0, "delta": {"content": word}, "text": word, "finish_reason": "stop" if last else None}
-            event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [choice]}
-            await response.write(_event(event))
+        await asyncio.sleep(self.script("prefill_s", 0))
+        for number, event in enumerate(events, start=1):
+            await response.write(event)
             if number == self.script("die_after_chunks", 0):
                 os.kill(os.getpid(), signal.SIGKILL)
             await asyncio.sleep(self.script("chunk_delay_s", 0))
-        if (body.get("stream_options") or {}).get("include_usage"):
-            await response.write(_event(event | {"choices": [], "usage": _usage(len(words))}))
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(end)
         return response
+
+    def note(self, request: web.Request, body: dict[str, Any]) -> None:
+        """What the gateway sent last, for tests to look at."""
+        told = {"path": request.path, "request_id": request.headers.get("x-request-id"), "body": body}
+        self.socket.with_suffix(".asked").write_text(json.dumps(told))
 
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(
@@ -173,19 +211,6 @@ class Fake:
         return web.Response(text="tripped")
 
 
-def _event(event: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _usage(completion: int) -> dict[str, Any]:
-    return {
-        "prompt_tokens": 5,
-        "completion_tokens": completion,
-        "total_tokens": 5 + completion,
-        "prompt_tokens_details": {"cached_tokens": 2},
-    }
-
-
 def _error(status: int, message: str) -> web.Response:
     return web.json_response({"error": {"message": message, "type": "x", "param": None, "code": status}}, status=status)
 
@@ -195,8 +220,10 @@ def main() -> None:
     parser.add_argument("--uds", type=Path, required=True)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--enable-sleep-mode", action="store_true")
+    parser.add_argument("--convert", choices=["embed", "classify"])
     options, _ = parser.parse_known_args()
-    fake = Fake(options.served_model_name, options.uds)
+    task = {"embed": "embedding", "classify": "rerank"}.get(options.convert, "chat")
+    fake = Fake(options.served_model_name, options.uds, task)
     if fake.script("refuse_start", None) in (True, fake.base):
         sys.exit("fake: out of memory while loading")
     if fake.script("ignore_sigterm", False):
@@ -207,6 +234,7 @@ def main() -> None:
         web.get("/health", fake.health), web.get("/v1/models", fake.models), web.get("/metrics", fake.metrics),
         web.post("/v1/load_lora_adapter", fake.load), web.post("/v1/unload_lora_adapter", fake.unload),
         web.post("/v1/completions", fake.completions), web.post("/v1/chat/completions", fake.chat),
+        *(web.post(path, fake.other) for path in WHOLE if path.startswith("/")),
         *(web.route("*", path, fake.tripped) for path in sorted(engine_routes.UNUSED)),
     ])  # fmt: skip
     if options.enable_sleep_mode:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import load_settings
-from sumika.serving import roles
+from sumika.serving import supervisor_role
 from sumika.serving.memory import Pool
 from sumika.serving.process import ProcessId
 
@@ -39,7 +39,7 @@ class FakeCard:
 def main() -> None:
     logging.basicConfig(level="INFO", stream=sys.stderr)
     settings = load_settings()
-    asyncio.run(roles.supervise(settings, open_store(settings), None, lambda _: FakeCard(settings.layout.sockets)))
+    asyncio.run(supervisor_role.supervise(settings, open_store(settings), None, lambda _: FakeCard(settings.layout.sockets)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sumika.cli import comparing, finetune, output
+from sumika.cli import comparing, enqueuing, finetune, output
 from sumika.cli.context import actor, log_to_stderr, opened, when_orphaned
 from sumika.cli.finetune import File, Overrides, foreground
 from sumika.cli.output import Json
@@ -25,6 +25,7 @@ from sumika.models.jobs import Job
 from sumika.models.store import Store
 
 app = finetune.app
+enqueuing.register(app)
 JobId = Annotated[int, typer.Argument(metavar="JOB", help="A job's number ('sumika finetune list').")]
 
 

@@ -20,7 +20,7 @@ def pull(settings: Settings, store: Store, entry: CatalogEntry) -> Version:
     """The newest version made from `entry`, brought in first if there is none.
 
     Raises:
-        SumikaError: `licence_refused`, `task_unsupported`, `remote_code_refused`, `pull_failed`, and what `import_base` raises.
+        SumikaError: `licence_refused`, `remote_code_refused`, `pull_failed`, and what `import_base` raises.
     """
     with store.read() as connection:
         for version in reversed(registry.list_all(connection)):

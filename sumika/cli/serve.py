@@ -10,7 +10,8 @@ import typer
 from sumika.cli import output
 from sumika.cli.context import log_to_stderr, opened
 from sumika.models.actor import SYSTEM
-from sumika.serving import roles, stack
+from sumika.models.settings import load_settings
+from sumika.serving import clerk, stack
 
 Parent = Annotated[int | None, typer.Option(hidden=True, help="End when this process is no longer the parent.")]
 
@@ -34,13 +35,18 @@ def up(parent: Parent = None) -> None:
 
 def gateway(parent: Parent = None) -> None:
     """One gateway worker."""
-    with opened(SYSTEM) as (settings, store):
-        log_to_stderr(settings)
-        asyncio.run(roles.serve(settings, store, parent))
+    from sumika.serving import gateway_role  # here, since what each role loads takes longer than all else at its start
+
+    settings = load_settings()
+    log_to_stderr(settings)
+    with clerk.beside(settings) as ours, opened(SYSTEM) as (_, store):
+        asyncio.run(gateway_role.serve(settings, store, parent, ours))
 
 
 def supervise(parent: Parent = None) -> None:
     """The supervisor."""
+    from sumika.serving import supervisor_role
+
     with opened(SYSTEM) as (settings, store):
         log_to_stderr(settings)
-        asyncio.run(roles.supervise(settings, store, parent))
+        asyncio.run(supervisor_role.supervise(settings, store, parent))

@@ -13,8 +13,9 @@ from sumika.cli.moments import Moment, moment
 from sumika.cli.output import Json
 from sumika.models import keys
 from sumika.models.store import Store
-from sumika.models.usage import drain, report
+from sumika.models.usage import report
 from sumika.models.usage.report import Span
+from sumika.serving.clerk import Clerk
 
 _HEADS = {
     "partial": "part.", "prompt_tokens": "prompt", "cached_tokens": "cached", "completion_tokens": "completion",
@@ -39,7 +40,9 @@ def usage(
     names = [name.strip() for name in by.split(",") if name.strip()]
     report.check(names)
     with opened() as (settings, store):
-        drain.recover(store, settings.layout.usage)  # what a gateway left that was killed and not started again
+        clerk = Clerk(settings, store)
+        clerk.drain()  # what a gateway left that was killed and not started again
+        clerk.sign()
         rows = _rows(store, names, Span(moment(since), moment(until)))
     columns = [*names, *(["key_name"] if "key" in names else []), *report.FIGURES]
     if csv is not None:

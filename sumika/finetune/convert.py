@@ -58,6 +58,8 @@ def finish(folder: Path, entry: CatalogEntry) -> None:
     Raises:
         SumikaError: `bad_model`, when a stop token of the catalog is no single token of the model.
     """
+    if entry.task != "chat":
+        return
     from transformers import AutoTokenizer
 
     if entry.chat_template is not None:

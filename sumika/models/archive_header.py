@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sumika.models import catalog, manifest
+from sumika.models import catalog, manifest, pooling, tasks
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.manifest import MANIFEST, FileEntry
 from sumika.models.names import NAME, VersionRef
@@ -88,6 +88,9 @@ class Header(BaseModel):
             raise ValueError("an adapter has one base, and a base none")
         if "serve" in self.meta:
             catalog.Serve.model_validate(self.meta["serve"])
+        for name, known in (("task", tasks.Task), ("pooling", pooling.Pooling)):
+            if name in self.meta and self.meta[name] not in get_args(known):
+                raise ValueError(f"its {name} is none that is known")
         return self
 
     @property

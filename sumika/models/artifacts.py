@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sumika.models import locks, manifest
+from sumika.models import locks, manifest, pooling
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import sync_folder
 from sumika.models.manifest import MANIFEST, FileEntry, Hasher
@@ -145,7 +145,7 @@ def list_files(source: Path) -> list[Path]:
     files = []
     for path in sorted(source.iterdir()):
         name = quoted(path.name)
-        if path.name.startswith(".") or path.name == MANIFEST:
+        if path.name.startswith(".") or path.name == MANIFEST or (path.is_dir() and pooling.ASIDE.fullmatch(path.name)):
             continue
         if not path.name.isprintable():
             raise _bad_source(

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validat
 from sumika.models import yamlfile
 from sumika.models.errors import SumikaError, not_found, quoted
 from sumika.models.names import check_name
+from sumika.models.pooling import Pooling
+from sumika.models.tasks import Task
 
 FOLDER = Path("configs/catalog")
 
@@ -81,13 +83,15 @@ class CatalogEntry(_Entry):
     `chat_template` is a file to write beside the weights when they bring none of their own; `stop_tokens` end an answer,
     in training and in serving alike. `bos` says who writes the first token of a chat: the template, the tokenizer, or
     nobody. `context` is what the model was made for, `serve.max_model_len` what Sumika serves of it. `kv_bytes_per_token`
-    is 2 * layers * KV heads * head size * 2 bytes; sliding windows make it an upper bound.
+    is 2 * layers * KV heads * head size * 2 bytes; sliding windows make it an upper bound. `pooling`: how an embedding
+    model makes one vector of a text.
     """
 
     id: str
     title: str
     title_ja: str
-    task: Literal["chat", "embedding", "rerank"]
+    task: Task
+    pooling: Pooling | None = None
     source: Source
     licence: Licence
     parameters: int = Field(gt=0)
@@ -111,6 +115,8 @@ class CatalogEntry(_Entry):
             raise ValueError("a chat model needs stop_tokens, or its answers never end")
         if self.task != "chat" and (self.stop_tokens or self.chat_template or self.bos or self.lora_targets):
             raise ValueError(f"task is {self.task}: stop_tokens, chat_template, bos and lora_targets are for chat models")
+        if self.task != "embedding" and self.pooling:
+            raise ValueError(f"task is {self.task}: pooling is for embedding models")
         if self.trust_remote_code != bool(self.trust_remote_code_why):
             raise ValueError("trust_remote_code and trust_remote_code_why go together: both, or neither")
         if self.context is not None and self.serve.max_model_len > self.context:
@@ -133,6 +139,8 @@ class CatalogEntry(_Entry):
         """What the registry keeps of the entry, so that serving needs no catalog."""
         return {
             "catalog": self.id,
+            "task": self.task,
+            **({"pooling": self.pooling} if self.pooling else {}),
             "source": self.source.model_dump(exclude_none=True),
             "licence": self.licence.model_dump(),
             "parameters": self.parameters,
@@ -143,7 +151,7 @@ class CatalogEntry(_Entry):
         """Refuse what may not, or can't yet, be served, before gigabytes of it are fetched.
 
         Raises:
-            SumikaError: `licence_refused`, `task_unsupported`, `remote_code_refused`.
+            SumikaError: `licence_refused`, `remote_code_refused`.
         """
         licence = self.licence
         if licence.tier in ("C", "D"):
@@ -154,13 +162,6 @@ class CatalogEntry(_Entry):
                 f"{self.id} のライセンス({licence.id})は"
                 f"{'開発元との契約なしには' if licence.tier == 'C' else ''}商用利用を認めていません。別のモデルを選んでください。",
             )
-        if self.task != "chat":
-            what, what_ja = _TASKS[self.task]
-            raise SumikaError(
-                "task_unsupported",
-                f"{self.id} is {what} model. The gateway serves chat models only so far; the entry records what it will need.",
-                f"{self.id} は{what_ja}モデルです。現在ゲートウェイが提供できるのはチャットモデルだけです。",
-            )
         if self.trust_remote_code:
             raise SumikaError(
                 "remote_code_refused",
@@ -169,9 +170,6 @@ class CatalogEntry(_Entry):
                 f"{self.id} には trust_remote_code が必要ですが、モデルのフォルダーにコードを置けないため、まだ対応していません。"
                 f"必要な理由: {self.trust_remote_code_why}",
             )
-
-
-_TASKS = {"embedding": ("an embedding", "埋め込み"), "rerank": ("a reranking", "リランク")}
 
 
 def entries(folder: Path = FOLDER) -> list[CatalogEntry]:

@@ -47,5 +47,5 @@ def not_found(what_en: str, what_ja: str, name: str, next_en: str, next_ja: str)
 
 def quoted(text: str, limit: int = 200) -> str:
     """`text` made safe to repeat in a message: control characters escaped, cut at `limit` characters."""
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    escaped = text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"

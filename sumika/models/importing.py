@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, archive, artifacts, canary, registry, tensors
+from sumika.models import adapter_rules, archive, artifacts, canary, registry, tasks, tensors
 from sumika.models.archive_header import Header, bad_archive
 from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
@@ -36,8 +36,8 @@ def import_base(
     """
     check_name(name)
     with artifacts.bringing_in(home.artifacts), _discarded(artifacts.stage(home.artifacts, source, progress)) as staged:
-        _check_base(staged.folder)
-        return _register(store, home, name, staged, kind="base", meta=meta or {})
+        told = tasks.told_by(source, _check_base(staged.folder))
+        return _register(store, home, name, staged, kind="base", meta=told | (meta or {}))
 
 
 def import_adapter(
@@ -55,6 +55,12 @@ def import_adapter(
     meta = meta or {}
     with store.read() as connection:
         on = registry.get(connection, base)
+    if tasks.of(on.meta) != "chat":
+        raise SumikaError(
+            "bad_lineage",
+            f"{base} is no chat model, and only those carry adapters here. Name another base.",
+            f"{base} はチャットモデルではないため、アダプターを付けられません。別のベースモデルを指定してください。",
+        )
     with artifacts.bringing_in(home.artifacts), _discarded(artifacts.stage(home.artifacts, source, progress)) as staged:
         adapter_rules.check(staged.folder, home.artifacts / on.folder, max_lora_rank)
         if reference is not None and canary.REFERENCE not in staged.files:
@@ -145,7 +151,8 @@ def _register(store: Store, home: Home, name: str, staged: Staged, **row: Any) -
         return version
 
 
-def _check_base(folder: Path) -> None:
+def _check_base(folder: Path) -> str:
+    """The model's architecture, as transformers names it."""
     config = _read_json(folder, "config.json")
     if not isinstance(config.get("architectures"), list) or "model_type" not in config:
         raise _bad_model("config.json names no architecture", "config.json に architectures がありません")
@@ -173,6 +180,7 @@ def _check_base(folder: Path) -> None:
         raise _bad_model("no .safetensors weights are there", ".safetensors 形式の重みがありません")
     for name in sorted(weights):
         tensors.list_tensors(folder / name)
+    return str(next(iter(config["architectures"]), ""))
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

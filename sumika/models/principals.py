@@ -11,7 +11,9 @@ from sumika.models.errors import SumikaError, quoted
 
 Role = Literal["admin", "engineer", "app"]
 # What of the gateway a scope may name; `admin` is everything under /admin/.
-Endpoint = Literal["chat", "completions", "models", "metrics", "admin"]
+Endpoint = Literal[
+    "chat", "completions", "embeddings", "rerank", "responses", "messages", "tokenize", "models", "metrics", "admin"
+]  # fmt: skip
 # How confidential the data of a request may be, from the least to the most.
 Sensitivity = Literal["public", "internal", "confidential"]
 

@@ -63,6 +63,7 @@ class GatewaySettings(BaseModel):
     body_timeout_s: float = Field(default=30, gt=0)
     first_byte_timeout_s: float = Field(default=300, gt=0)
     idle_timeout_s: float = Field(default=120, gt=0)
+    keep_alive_s: float = Field(default=15, gt=0)
     drain_timeout_s: float = Field(default=30, ge=0)
     max_held: int = Field(default=256, ge=0)
     hold_timeout_s: float = Field(default=300, ge=0)

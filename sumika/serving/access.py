@@ -61,6 +61,11 @@ CONSOLE = "/console"
 _WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
 
 
+def at_console(path: str) -> bool:
+    """Whether `path` is a page's, which speaks to people."""
+    return path == CONSOLE or path.startswith(f"{CONSOLE}/")
+
+
 def _view(page: str, roles: Roles, *fields: str) -> Rule:
     """A page of the console, and what its address may ask."""
     return Rule("GET", f"{CONSOLE}/{page}", "admin", roles, _each(fields, roles))
@@ -79,8 +84,16 @@ TABLE: tuple[Rule, ...] = (
     Rule("POST", "/auth/logout"),
     Rule("POST", "/v1/chat/completions", "chat", ALL, _each(requests.ChatRequest.model_fields, ALL)),
     Rule("POST", "/v1/completions", "completions", ALL, _each(requests.CompletionRequest.model_fields, ALL)),
+    Rule("POST", "/v1/embeddings", "embeddings", ALL, _each(requests.EmbeddingRequest.model_fields, ALL)),
+    Rule("POST", "/v1/rerank", "rerank", ALL, _each(requests.RerankRequest.model_fields, ALL)),
+    Rule("POST", "/v1/tokenize", "tokenize", ALL, _each(requests.TokenizeRequest.model_fields, ALL)),
+    Rule("POST", "/v1/detokenize", "tokenize", ALL, _each(requests.DetokenizeRequest.model_fields, ALL)),
+    Rule("POST", "/v1/responses", "responses", ALL, _each(requests.ResponsesRequest.model_fields, ALL)),
+    Rule("POST", "/v1/messages", "messages", ALL, _each(requests.MessagesRequest.model_fields, ALL)),
+    Rule("POST", "/v1/messages/count_tokens", "messages", ALL, _each(requests.CountTokensRequest.model_fields, ALL)),
     Rule("GET", "/v1/models", "models", ALL),
     Rule("GET", "/v1/models/{alias}", "models", ALL),
+    Rule("GET", "/openapi.json", "models", ALL),
     Rule("GET", "/metrics", "metrics", ADMIN),
     Rule("GET", f"{_ADMIN_API}/me", "admin", ALL),
     Rule("GET", f"{_ADMIN_API}/keys", "admin", STAFF, _each([*_PAGE, "team"], STAFF)),

@@ -8,6 +8,8 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,8 +25,9 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving import admin, browser_sessions, console, requests
-from sumika.serving.access import CONSOLE, Table, not_this_way, nothing_here
+from sumika.serving import admin, browser_sessions, console, openapi, requests
+from sumika.serving.access import Table, at_console, not_this_way, nothing_here
+from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.console.api import Api
 from sumika.serving.console.pages import Pages
 from sumika.serving.console.sign_in import KeyHolders
@@ -34,7 +37,6 @@ from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
 from sumika.serving.last_used import LastUsed
 from sumika.serving.limiting.limiter import Limiter
-from sumika.serving.limiting.shared import SharedLedger
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.oidc import login
@@ -42,26 +44,34 @@ from sumika.serving.oidc.authenticator import TokenAuthenticator
 from sumika.serving.oidc.fetching import Outside
 from sumika.serving.oidc.provider import Provider
 from sumika.serving.oidc.ticket import Tickets
+from sumika.serving.operations import OPERATIONS
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
+
+if TYPE_CHECKING:
+    from sumika.serving.limiting.shared import SharedLedger
 
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = b"x-request-id"
 
 
-def create_app(settings: Settings, store: Store) -> FastAPI:
-    """The gateway over `store`. Its lifespan polls the store and closes what it opened."""
+def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
+    """The gateway over `store`. Its lifespan polls the store and closes what it opened. Without a `clerk` that lives, the gateway
+    does its work."""
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
-    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s))
+    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
-    metering = Metering(store, settings.layout.usage, worker_id, metrics)
-    shared = SharedLedger(limits.limits_url) if limits.limits_url is not None else None
+    instead = Clerk(settings, store)
+    metering = Metering(
+        store, settings.layout.usage, worker_id, metrics, lambda: None if clerk is not None and clerk.alive else instead.drain()
+    )
+    shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
     gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
     used = LastUsed(store)
@@ -91,25 +101,28 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
             metering.close()
             await recording
             await counting
+            instead.sign()
             directory.leave()
 
     app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False  # the redirect would lead to whatever host the client names
     app.state.gateway = gateway
-    for path, kind in (("/v1/chat/completions", requests.ChatRequest), ("/v1/completions", requests.CompletionRequest)):
-        app.router.routes.append(StarletteRoute(path, Inference(gateway, path, kind), methods=["POST"]))
+    for operation in OPERATIONS:
+        app.router.routes.append(StarletteRoute(operation.path, Inference(gateway, operation), methods=["POST"]))
     _add_models(app, gateway)
+    _add_document(app)
     _add_operations(app, gateway)
 
     def answer(error: SumikaError, scope: Scope) -> Response:
         """To people at the console as a page, to programs as OpenAI's clients expect it."""
-        at_console = scope["path"] == CONSOLE or scope["path"].startswith(f"{CONSOLE}/")
-        return pages.told(error, scope) if at_console else error_response(error, scope)
+        return pages.told(error, scope) if at_console(scope["path"]) else error_response(error, scope)
 
     pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
     administering = admin.router(store, settings)
     app.include_router(administering)
-    app.include_router(console.router(pages, Api(administering), settings.oidc, KeyHolders(known, store)))
+    app.include_router(
+        console.router(pages, Api(administering), settings.oidc, KeyHolders(known, store)), include_in_schema=False
+    )
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
     app.add_middleware(
         Gate,
@@ -125,12 +138,25 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     return app
 
 
+def _shared_ledger(url: str | None) -> SharedLedger | None:
+    if url is None:
+        return None
+    from sumika.serving.limiting.shared import SharedLedger  # a third of a gateway's start, and one worker alone needs none
+
+    return SharedLedger(url)
+
+
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
     def described(route: Route, who: Principal) -> dict[str, object]:
         target = route.target(who.id)
         return {
             "id": route.alias, "object": "model", "created": int(route.moved_at.timestamp()), "owned_by": "sumika",
-            "sumika": {"version": target.version, "kind": target.kind, "canary": target is not route.main},
+            "max_model_len": target.context,
+            "sumika": {
+                "version": target.version, "kind": target.kind, "canary": target is not route.main, "task": target.task,
+                "tools": target.tools, "reasoning": target.reasoning,
+                "endpoints": [o.path for o in OPERATIONS if o.task in (None, target.task) and who.may_reach(o.endpoint)],
+            },
         }  # fmt: skip
 
     @app.get("/v1/models")
@@ -143,6 +169,15 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
     async def show_model(alias: str, request: Request) -> dict[str, object]:
         who: Principal = request.state.principal
         return described(resolve(gateway.directory.snapshot, who, alias), who)
+
+
+def _add_document(app: FastAPI) -> None:
+    made = cache(lambda: openapi.document(app))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def show_document() -> JSONResponse:
+        """The API, for programs; a map of it is for those who may use it, hence the key."""
+        return JSONResponse(made())
 
 
 def _add_operations(app: FastAPI, gateway: Gateway) -> None:

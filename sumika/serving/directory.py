@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sumika.models import aliases, clock, engines, keys, limits, moves, registry
+from sumika.models import aliases, clock, engines, keys, limits, moves, registry, tasks
 from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
 from sumika.models.limits import Limits
 from sumika.models.registry import Kind, Version
 from sumika.models.store import Store, revision
+from sumika.models.tasks import Task
 from sumika.models.usage.table import Subject
 from sumika.serving import known_keys
 from sumika.serving.known_keys import KnownKeys
@@ -35,11 +36,16 @@ _ASIDE = ("draining", "asleep", "waking")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A version as a request meets it: what vLLM is told, and the base whose engines hold it."""
+    """A version as a request meets it: what vLLM is told, the base whose engines hold it, and what that base can do.
+    `context`: tokens that prompt and answer may have together; None where only the engine knows."""
 
     version: str
     kind: Kind
     base_id: int
+    task: Task = "chat"
+    tools: bool = False
+    reasoning: bool = False
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,7 @@ class Directory:
             pointed = aliases.list_all(connection)
             ids = {a.version_id for a in pointed} | {a.canary_id for a in pointed if a.canary_id}
             versions = registry.by_ids(connection, ids)
+            versions |= registry.by_ids(connection, {v.engine_base_id for v in versions.values()} - ids)
             held = {move.alias for move in moves.list_open(connection) if move.step in ("holding", "returning")}
             routes = {alias.name: _route(alias, versions, alias.name in held) for alias in pointed}
             by_base: defaultdict[int, list[EngineRow]] = defaultdict(list)
@@ -186,13 +193,19 @@ class Directory:
 
 
 def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:
-    canary = _target(versions[alias.canary_id]) if alias.canary_id is not None else None
-    main, moved_at = _target(versions[alias.version_id]), clock.parse(alias.moved_at)
+    canary = _target(versions, alias.canary_id) if alias.canary_id is not None else None
+    main, moved_at = _target(versions, alias.version_id), clock.parse(alias.moved_at)
     return Route(alias.name, main, moved_at, canary, alias.canary_share or 0, holding)
 
 
-def _target(version: Version) -> Target:
-    return Target(str(version.ref), version.kind, version.engine_base_id)
+def _target(versions: Mapping[int, Version], version_id: int) -> Target:
+    version = versions[version_id]
+    meta = versions[version.engine_base_id].meta
+    serve: Mapping[str, Any] = meta.get("serve", {})
+    return Target(
+        str(version.ref), version.kind, version.engine_base_id, tasks.of(meta), bool(serve.get("tool_call_parser")),
+        bool(serve.get("reasoning_parser")), serve.get("max_model_len"),
+    )  # fmt: skip
 
 
 @contextmanager

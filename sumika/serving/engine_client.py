@@ -11,6 +11,7 @@ import aiohttp
 from sumika.models import adapter_rules
 from sumika.models.canary import CanaryPrompt
 from sumika.models.errors import SumikaError
+from sumika.models.tasks import Task
 from sumika.serving import engine_routes
 
 _SHORT = aiohttp.ClientTimeout(total=5)
@@ -22,8 +23,9 @@ _WARM_UP = aiohttp.ClientTimeout(total=600)
 class EngineClient:
     """One engine's own server. Every method raises SumikaError `engine_unreachable` when it does not answer."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, task: Task = "chat") -> None:
         self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=socket))
+        self._task = task
 
     async def close(self) -> None:
         await self._session.close()
@@ -36,10 +38,12 @@ class EngineClient:
         return status == 200
 
     async def warm_up(self, model: str) -> None:
-        """One real token, log-probabilities too: the first request of a fresh engine compiles and can take half a
-        minute, and an engine whose server answers may still be unable to generate."""
-        payload = {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        status, body = await self._call("POST", "/v1/completions", payload, _WARM_UP)
+        """One real token, log-probabilities too, or one real vector or score: the first request of a fresh engine compiles
+        and can take half a minute, and an engine whose server answers may still be unable to generate."""
+        path, payload = self._smallest(model)
+        if self._task == "chat":
+            payload |= {"prompt_logprobs": 0}
+        status, body = await self._call("POST", path, payload, _WARM_UP)
         if status != 200:
             raise SumikaError(
                 "engine_failed",
@@ -50,13 +54,21 @@ class EngineClient:
             )
 
     async def generates(self, model: str, patience_s: float) -> bool:
-        """Whether one token comes within `patience_s`."""
-        payload = {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0}
+        """Whether one token, vector or score comes within `patience_s`."""
+        path, payload = self._smallest(model)
         try:
-            status, _ = await self._call("POST", "/v1/completions", payload, aiohttp.ClientTimeout(total=patience_s))
+            status, _ = await self._call("POST", path, payload, aiohttp.ClientTimeout(total=patience_s))
         except SumikaError:
             return False
         return status == 200
+
+    def _smallest(self, model: str) -> tuple[str, dict[str, Any]]:
+        """The least that this engine can be asked for."""
+        if self._task == "embedding":
+            return "/v1/embeddings", {"model": model, "input": [1, 2, 3]}
+        if self._task == "rerank":
+            return "/rerank", {"model": model, "query": "a", "documents": ["b"]}
+        return "/v1/completions", {"model": model, "prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0}
 
     async def progress(self) -> float:
         """A number that grows with every step the engine makes: its own counters of tokens and iterations."""

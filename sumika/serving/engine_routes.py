@@ -12,13 +12,28 @@ from typing import Literal
 User = Literal["gateway", "supervisor"]
 
 USED: dict[User, frozenset[tuple[str, str]]] = {
-    "gateway": frozenset({("POST", "/v1/chat/completions"), ("POST", "/v1/completions")}),
+    "gateway": frozenset(
+        ("POST", path)
+        for path in (
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/rerank",
+            "/tokenize",
+            "/detokenize",
+            "/v1/responses",
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+        )
+    ),
     "supervisor": frozenset(
         {
             ("GET", "/health"),
             ("GET", "/metrics"),
             ("GET", "/v1/models"),
             ("POST", "/v1/completions"),
+            ("POST", "/v1/embeddings"),
+            ("POST", "/rerank"),
             ("POST", "/v1/load_lora_adapter"),
             ("POST", "/v1/unload_lora_adapter"),
             ("POST", "/sleep"),
@@ -41,10 +56,10 @@ UNUSED = frozenset({
     "/server_info", "/tokenizer_info", "/get_world_size", "/weight_info", "/kv_event_sources", "/fault_tolerance/status",
     "/load", "/version", "/ping", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc",
     # They generate, embed or render, by fields that we have not read.
-    "/invocations", "/inference/v1/generate", "/generative_scoring", "/pooling", "/classify", "/score", "/rerank",
-    "/tokenize", "/detokenize", "/v1/score", "/v1/rerank", "/v2/rerank", "/v1/embeddings", "/v2/embed", "/cohere/v2/chat",
-    "/v1/responses", "/v1/responses/render", "/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel",
-    "/v1/messages", "/v1/messages/render", "/v1/messages/count_tokens", "/v1/systemone", "/v1/realtime",
+    "/invocations", "/inference/v1/generate", "/generative_scoring", "/pooling", "/classify", "/score",
+    "/v1/score", "/v1/rerank", "/v2/rerank", "/v2/embed", "/cohere/v2/chat",
+    "/v1/responses/render", "/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel",
+    "/v1/messages/render", "/v1/systemone", "/v1/realtime",
     "/v1/chat/completions/batch", "/v1/chat/completions/render", "/v1/chat/completions/derender",
     "/v1/completions/render", "/v1/completions/derender", "/v1/audio/transcriptions", "/v1/audio/translations",
 })  # fmt: skip

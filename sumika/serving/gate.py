@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,6 +22,8 @@ from sumika.serving.replies import error_response
 # Nothing that administers is longer.
 _MOST_BYTES = 64 * 1024
 _BODY_TIMEOUT_S = 10.0
+# Within this a worker would not have learnt of a revocation either.
+_CONFIRMED_AFTER_S = 0.05
 _SAFE = ("GET", "HEAD", "OPTIONS")
 SESSION_COOKIE = "__Host-sumika"
 
@@ -85,10 +88,12 @@ class Gate:
 
     def _confirming(self, scope: Scope, receive: Receive, rule: Rule) -> Receive:
         """Asks again who it is once the whole body is there: it may have taken half a minute, and a key have been revoked."""
+        began = time.monotonic()
 
         async def read() -> Message:
             message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
+            late = time.monotonic() - began > _CONFIRMED_AFTER_S
+            if late and message["type"] == "http.request" and not message.get("more_body", False):
                 await self._let(scope, rule)
             return message
 

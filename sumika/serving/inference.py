@@ -1,4 +1,4 @@
-"""The two inference endpoints, as plain ASGI: nothing between the socket and the engine that the request does not need."""
+"""The inference endpoints, as plain ASGI: nothing between the socket and the engine that the request does not need."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from sumika.models.audit import Action
+from sumika.models.audit import inference
 from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
-from sumika.models.usage.rows import Endpoint
 from sumika.serving import requests, turns
 from sumika.serving.directory import Directory
 from sumika.serving.fair_queue import Turn
+from sumika.serving.fitting import check_fits, salt
 from sumika.serving.limiting.limiter import Limiter
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import Metrics
+from sumika.serving.operations import Operation
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import ClientGone, Upstream, read_body, unless_gone
-from sumika.serving.recording import Recorder
+from sumika.serving.recording import Exchange, Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.request_record import CLIENT_CLOSED, RecordedAnswer, RequestRecord
+from sumika.serving.requests.fields import Asked
 from sumika.serving.sensitivity import check_sensitivity
-
-Request = requests.ChatRequest | requests.CompletionRequest
-# A Japanese character is three bytes of UTF-8 and about one token; four letters of English are one too.
-BYTES_PER_TOKEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +42,11 @@ class Gateway:
 
 
 class Inference:
-    """`POST` of one kind of request to one path of the engine."""
+    """One operation."""
 
-    def __init__(self, gateway: Gateway, path: str, kind: type[Request]) -> None:
+    def __init__(self, gateway: Gateway, operation: Operation) -> None:
         self._gateway = gateway
-        self._path = path
-        self._kind = kind
-        self._endpoint: Endpoint = "chat" if kind is requests.ChatRequest else "completions"
-        self._action = Action.INFERENCE_CHAT if kind is requests.ChatRequest else Action.INFERENCE_COMPLETION
+        self._operation = operation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord(scope["state"]["request_id"])
@@ -72,9 +67,11 @@ class Inference:
         gateway = self._gateway
         record.end()
         record.tell(gateway.metrics)
-        usage = record.usage(self._endpoint)
-        gateway.metering.note(usage)
-        gateway.recorder.note(record.exchange(self._action), admitted=record.admitted)
+        usage = record.usage(self._operation.endpoint)
+        if not gateway.metering.note(usage):
+            gateway.recorder.lose()
+        if gateway.recorder.keeps_content:
+            gateway.recorder.note(Exchange(inference.entry(usage), record.content), admitted=record.admitted)
         if record.held is not None:
             await gateway.limiter.settle(record.held, usage.tokens)
 
@@ -87,19 +84,21 @@ class Inference:
         body = await read_body(scope, receive, gateway.settings.max_body_bytes, gateway.settings.body_timeout_s)
         if gateway.recorder.keeps_content:
             record.content = (body, [])
-        request = requests.parse(self._kind, body)
+        request = requests.parse(self._operation.kind, body)
         snapshot = gateway.directory.snapshot
         route = resolve(snapshot, principal, request.model)
-        record.alias, record.version = route.alias, route.target(principal.id).version
-        record.prompt_estimate = len(body) // BYTES_PER_TOKEN
-        estimate = record.prompt_estimate + request.most_completion
+        target = route.target(principal.id)
+        record.alias, record.version = route.alias, target.version
+        check_fits(route.alias, target, self._operation, request)
+        estimate = request.estimate(len(body))
+        record.prompt_estimate = estimate - request.most_completion
         turn = turns.turn(snapshot.limits, principal, turns.asked(scope["headers"]), estimate)
         record.held = await gateway.limiter.reserve(record.subjects, estimate)
-        answer = RecordedAnswer(scope, send, record, shows_usage=request.shows_usage)
+        answer = RecordedAnswer(scope, send, record, self._operation.dialect, shows_usage=request.shows_usage)
         await unless_gone(receive, self._forward(principal, request, turn, answer, record))
 
     async def _forward(
-        self, principal: Principal, request: Request, turn: Turn, answer: RecordedAnswer, record: RequestRecord
+        self, principal: Principal, request: Asked, turn: Turn, answer: RecordedAnswer, record: RequestRecord
     ) -> None:
         """To an engine; to another one where the first was lost before it said anything."""
         gateway, lost = self._gateway, dict[str, SumikaError]()
@@ -111,7 +110,9 @@ class Inference:
             with gateway.placing.lease(engine, target.version):
                 record.version, record.dispatched = target.version, True
                 try:
-                    return await gateway.upstream.forward(engine.socket, self._path, request.upstream(target.version), answer)
+                    body = request.upstream(target.version, salt(principal))
+                    path = self._operation.engine_path
+                    return await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
                 except SumikaError as error:
                     if error.code != "engine_unreachable":
                         raise

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from sumika.models import engines, leases
+from sumika.models import engines, leases, tasks
 from sumika.models.canary import Verdict
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
@@ -147,7 +147,7 @@ class Keeper:
         live = self._process if adopted and self._process is not None else self._start()
         if adopted:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
-        self._client = client = EngineClient(self._row.socket)
+        self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
         await self._become_ready(live, client, adopted)
         began = time.monotonic()
         await self._serve(live, client)

@@ -1,19 +1,22 @@
-"""What one gateway worker counts: rows in memory for a moment, in its journal, then in the table; off the requests' path."""
+"""What one gateway worker counts: rows in memory for a moment, then in its journal; a new journal each second, since those that
+are closed belong to the clerk (`clerk.py`), who puts them into the table."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from sumika.models import clock
 from sumika.models.errors import SumikaError
 from sumika.models.store import Store
-from sumika.models.usage import drain, journal, table
+from sumika.models.usage import journal, table
+from sumika.models.usage.journal import Journal
 from sumika.models.usage.rows import UsageRow
 from sumika.models.usage.table import Subject
 from sumika.serving.metrics import Metrics
@@ -24,48 +27,58 @@ log = logging.getLogger(__name__)
 # last sync. Both are within the second that docs/usage.md states.
 WRITE_S = 0.1
 SYNC_S = 0.5
-DRAIN_S = 1.0
+TURN_S = 1.0
 # What may wait in memory while the disk takes nothing.
 MOST_WAITING = 100_000
 
 
 class Metering:
-    """The rows of one gateway worker. `run` writes them until `close`."""
+    """The rows of one gateway worker. `run` writes them until `close`.
 
-    def __init__(self, store: Store, folder: Path, worker_id: str, metrics: Metrics) -> None:
+    `drain` is called each second, in a thread: it sees to it that closed journals come into the table.
+    """
+
+    def __init__(self, store: Store, folder: Path, worker_id: str, metrics: Metrics, drain: Callable[[], object]) -> None:
         self._store = store
         self._folder = folder
+        self._worker_id = worker_id
         self._metrics = metrics
-        self._journal = journal.create(folder, worker_id)
+        self._drain = drain
+        self._numbers = itertools.count()
+        self._journal = self._next()
         self._waiting: list[UsageRow] = []
-        self._journaled: list[Counter[Subject]] = []
-        # Tokens that the table does not know yet, and what it knew when we last looked.
+        # Tokens that the table does not know yet, by the journal that holds them; and what it knew when we last looked.
+        self._closed: dict[Path, Counter[Subject]] = {}
+        self._current: Counter[Subject] = Counter()
         self._live: Counter[Subject] = Counter()
         self._spent: Mapping[Subject, int] = {}
         self._unsynced = False
-        self._synced_at = self._drained_at = 0.0
+        self._synced_at = self._turned_at = 0.0
         self._failing = False
         self._stop = asyncio.Event()
 
-    def note(self, row: UsageRow) -> None:
-        """Keep one row; where there is no room any more, only that it was lost."""
+    def note(self, row: UsageRow) -> bool:
+        """Keep one row; False where there is no room any more, so that it is lost."""
         if len(self._waiting) >= MOST_WAITING:
             self._metrics.usage_lost.inc()
-            return
+            return False
         self._waiting.append(row)
         for subject in table.subjects(row):
             self._live[subject] += row.tokens
+        return True
 
     def spent(self, subject: Subject) -> int:
-        """Tokens of this month, those of other workers as of a few seconds ago."""
+        """Tokens of this month, those of other workers as of a few seconds ago; never fewer than there were."""
         return self._spent.get(subject, 0) + self._live[subject]
 
     async def run(self) -> None:
         """Write what waits until `close`; then the rest."""
-        while not self._stop.is_set():
+        ending = False
+        while not ending:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), WRITE_S)
-            await self._step(ending=self._stop.is_set())
+            ending = self._stop.is_set()
+            await self._step(ending=ending)
 
     def close(self) -> None:
         self._stop.set()
@@ -73,10 +86,8 @@ class Metering:
     async def _step(self, *, ending: bool) -> None:
         try:
             await self._write()
-            if ending or time.monotonic() - self._drained_at >= DRAIN_S:
-                await self._drain()
-            if ending:
-                self._journal.close(remove=True)
+            if ending or time.monotonic() - self._turned_at >= TURN_S:
+                await self._turn(ending=ending)
             self._failing = False
         except (OSError, SumikaError) as error:
             self._fails(error.en if isinstance(error, SumikaError) else f"the journal can't be written ({error.strerror})")
@@ -88,30 +99,48 @@ class Metering:
         if batch:
             await asyncio.to_thread(self._journal.append, batch)
             del self._waiting[: len(batch)]
-            self._journaled.append(table.tokens_by_subject(batch))
+            self._current += table.tokens_by_subject(batch)
             self._unsynced = True
         if self._unsynced and time.monotonic() - self._synced_at >= SYNC_S:
             await asyncio.to_thread(self._journal.sync)
             self._unsynced, self._synced_at = False, time.monotonic()
 
-    async def _drain(self) -> None:
-        counted, self._journaled = self._journaled, []
-        try:
-            month = table.month_of(clock.now())
-            spent = await asyncio.to_thread(self._drain_and_look, month)
-        except BaseException:
-            self._journaled = counted + self._journaled
-            raise
-        for tokens in counted:
-            self._live.subtract(tokens)
+    async def _turn(self, *, ending: bool) -> None:
+        """Close the journal, so that it may be drained, and see what is in the table by now."""
+        if ending:
+            await asyncio.to_thread(self._end)
+        elif not self._journal.empty:
+            fresh = await asyncio.to_thread(self._next)
+            await asyncio.to_thread(self._release)
+            self._journal = fresh
+        drained, self._spent = await asyncio.to_thread(self._look, table.month_of(clock.now()))
+        for path in drained:
+            self._live.subtract(self._closed.pop(path))
         self._live += Counter()  # drops what is nought
-        self._spent, self._drained_at = spent, time.monotonic()
+        self._turned_at = time.monotonic()
 
-    def _drain_and_look(self, month: str) -> Mapping[Subject, int]:
-        drain.drain(self._store, self._journal)
-        drain.recover(self._store, self._folder)
+    def _next(self) -> Journal:
+        return journal.create(self._folder, f"{self._worker_id}-{next(self._numbers)}")
+
+    def _release(self) -> None:
+        if self._unsynced:
+            self._journal.sync()
+        self._closed[self._journal.path], self._current = self._current, Counter()
+        self._journal.close(remove=False)
+        self._unsynced = False
+
+    def _end(self) -> None:
+        if self._journal.empty:
+            self._journal.close(remove=True)
+        else:
+            self._release()
+
+    def _look(self, month: str) -> tuple[list[Path], Mapping[Subject, int]]:
+        """Which journals are gone, and after that what the table holds: rows may be seen in both for a moment, never in neither."""
+        self._drain()
+        gone = [path for path in self._closed if not path.exists()]
         with self._store.read() as connection:
-            return table.spent(connection, month)
+            return gone, table.spent(connection, month)
 
     def _fails(self, why: str) -> None:
         if not self._failing:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import aiohttp
 from starlette.types import Message, Receive, Scope, Send
 
 from sumika.models.errors import SumikaError
-from sumika.serving import engine_routes
-from sumika.serving.replies import error_event, language
-from sumika.serving.usage_events import BodyCount, StreamCount
+from sumika.serving import engine_errors, engine_routes
+from sumika.serving.dialects import Dialect
+from sumika.serving.replies import language
+from sumika.serving.usage_events import BodyCount, Count, NoCount, StreamCount
 
-_DONE = b"data: [DONE]"
+_EVENT_END = b"\n\n"
+_KEEP_ALIVE = b": keep-alive\n\n"
+# Longer than how any dialect's last event begins.
+_BEGINNING = 64
 _KEPT_HEADERS = ("content-type",)
 _REASON_BYTES = 64 * 1024
 _JSON = {"content-type": "application/json"}
@@ -28,10 +31,12 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds: to the first byte of an answer, and between two pieces of it."""
+    """Seconds: to the first byte of an answer, and between two pieces of it; of silence in a stream before a comment
+    keeps the connection alive."""
 
     first_byte_s: float
     idle_s: float
+    keep_alive_s: float = 15
 
 
 class Upstream:
@@ -55,8 +60,8 @@ class Upstream:
         for session in self._sessions.values():
             await session.close()
 
-    async def forward(self, socket: str, path: str, body: bytes, answer: Answer) -> None:
-        """Send `body` to the engine and its answer to the client.
+    async def forward(self, socket: str, path: str, body: bytes, request_id: str, answer: Answer) -> None:
+        """Send `body` to the engine, under our id for it, and its answer to the client.
 
         Raises:
             SumikaError: `engine_unreachable`, `engine_failed`, or what the engine found wrong with the request;
@@ -64,23 +69,21 @@ class Upstream:
         """
         try:
             async with self.session(socket).post(
-                engine_routes.url("gateway", "POST", path), data=body, headers=_JSON
+                engine_routes.url("gateway", "POST", path), data=body, headers=_JSON | {"x-request-id": request_id}
             ) as response:
                 if response.status != 200:
-                    raise _refusal(response.status, await response.content.read(_REASON_BYTES))
+                    raise engine_errors.refusal(response.status, await response.content.read(_REASON_BYTES))
                 await answer.start(response)
                 await self._pump(response, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            failure = _lost(error)
+            failure = engine_errors.lost(error)
             if not answer.started:
                 raise failure from error
             await answer.break_off(failure)
 
     async def _pump(self, response: aiohttp.ClientResponse, answer: Answer) -> None:
-        content = response.content
         while True:
-            async with asyncio.timeout(self._timeouts.idle_s):
-                chunk = await content.readany()
+            chunk = await self._next(response.content, answer)
             if not chunk:
                 break
             try:
@@ -89,20 +92,36 @@ class Upstream:
             except TimeoutError:
                 raise ClientGone from None
         if not answer.complete:
-            raise aiohttp.ClientPayloadError("the stream ended without [DONE]")
+            raise aiohttp.ClientPayloadError("the stream ended before its last event")
         await answer.end()
+
+    async def _next(self, content: aiohttp.StreamReader, answer: Answer) -> bytes:
+        """The next piece of an answer. While a stream's engine is silent over a long prompt, a comment goes to the client now
+        and then: proxies on the way end what is silent for a minute."""
+        left = self._timeouts.idle_s
+        while True:
+            patience = min(left, self._timeouts.keep_alive_s) if answer.is_stream else left
+            try:
+                async with asyncio.timeout(patience) as waiting:
+                    return await content.readany()
+            except TimeoutError:
+                left -= patience
+                if left <= 0 or not waiting.expired():
+                    raise
+                await answer.keep_alive()
 
 
 class Answer:
     """What goes back to the client: status and headers once, then bytes; for a broken stream one error event."""
 
-    def __init__(self, scope: Scope, send: Send, *, shows_usage: bool) -> None:
+    def __init__(self, scope: Scope, send: Send, dialect: Dialect, *, shows_usage: bool) -> None:
         self._scope = scope
         self._send = send
+        self._dialect = dialect
         self._shows_usage = shows_usage
-        self._is_stream = False
-        self._tail = b""
-        self.count: StreamCount | BodyCount = BodyCount()
+        self._last_event = b""
+        self.is_stream = False
+        self.count: Count = BodyCount() if dialect.counts else NoCount()
         self.started = False
 
     @property
@@ -111,11 +130,11 @@ class Answer:
         return []
 
     async def start(self, response: aiohttp.ClientResponse) -> None:
-        self._is_stream = response.content_type == "text/event-stream"
-        if self._is_stream:
-            self.count = StreamCount(shows_usage=self._shows_usage)
+        self.is_stream = response.content_type == "text/event-stream"
+        if self.is_stream:
+            self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage)
         kept = [(name.encode(), response.headers[name].encode("latin-1")) for name in _KEPT_HEADERS if name in response.headers]
-        if "content-length" in response.headers and not self._is_stream:
+        if "content-length" in response.headers and not self.is_stream:
             kept.append((b"content-length", response.headers["content-length"].encode()))
         await self._send({"type": "http.response.start", "status": 200, "headers": kept + self.headers})
         self.started = True
@@ -127,22 +146,27 @@ class Answer:
             await self.pass_on(chunk)
 
     async def pass_on(self, chunk: bytes) -> None:
-        if self._is_stream:
-            self._tail = chunk[-len(_DONE) - 4 :]  # only whole events pass
+        if self.is_stream:
+            last = chunk.rfind(_EVENT_END, 0, -2) + 2  # only whole events pass
+            self._last_event = chunk[last if last > 1 else 0 :][:_BEGINNING]
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def keep_alive(self) -> None:
+        """A comment, which every reader of server-sent events passes over."""
+        await self._send({"type": "http.response.body", "body": _KEEP_ALIVE, "more_body": True})
 
     @property
     def complete(self) -> bool:
         """A whole stream says so itself; other answers are as long as their Content-Length."""
-        return not self._is_stream or _DONE in self._tail
+        return not self.is_stream or self._last_event.startswith(self._dialect.ends)
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def break_off(self, error: SumikaError) -> None:
-        """One error event and no [DONE]; an answer that is no stream is cut, which its length betrays."""
-        if self._is_stream:
-            event = error_event(error, language(self._scope["headers"]))
+        """One error event in place of the end; an answer that is no stream is cut, which its length betrays."""
+        if self.is_stream:
+            event = self._dialect.broken(error, language(self._scope["headers"]))
             await self._send({"type": "http.response.body", "body": event, "more_body": True})
             await self.end()
 
@@ -183,62 +207,36 @@ async def read_body(scope: Scope, receive: Receive, limit: int, timeout_s: float
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
-    """Do `work`, and cancel it when the client disconnects.
+    """Do `work` in this task, and cancel it when the client disconnects.
 
     Raises:
         ClientGone: when the client left first.
     """
-    task = asyncio.ensure_future(work)
+    task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
+    gone = False
+
+    def leave(_: asyncio.Future[None]) -> None:
+        nonlocal gone
+        gone = True
+        task.cancel()
+
     watch = asyncio.ensure_future(_disconnected(receive))
+    watch.add_done_callback(leave)
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        task.result()
+        await work
+    except asyncio.CancelledError:
+        if gone and not task.uncancel():  # by nobody else's wish
+            raise ClientGone from None
+        raise
     finally:
-        for one in (task, watch):
-            one.cancel()
-        with suppress(asyncio.CancelledError, SumikaError):
-            await task
+        watch.remove_done_callback(leave)
+        watch.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
     message: Message = {"type": ""}
     while message["type"] != "http.disconnect":
         message = await receive()
-
-
-def _refusal(status: int, body: bytes) -> SumikaError:
-    """The engine's own words for what is wrong with a request; of anything else only that the engine failed."""
-    try:
-        told = json.loads(body)
-        message = str(told.get("error", told).get("message", ""))
-    except (ValueError, AttributeError):
-        message = ""
-    if status == 400 and message:
-        code = "context_length_exceeded" if "context length" in message else "invalid_request"
-        return SumikaError(code, message, f"エンジンがリクエストを受け付けませんでした: {message}")
-    if status == 404:
-        return SumikaError(
-            "version_not_loaded", "The engine is still loading this version; try again in a moment.",
-            "エンジンがこの版を読み込み中です。少し待ってからやり直してください。", status=503, retry_after=2,
-        )  # fmt: skip
-    return SumikaError(
-        "engine_failed", f"The engine failed on this request (status {status}). Try again; if it repeats, tell your administrator.",
-        f"エンジンがこのリクエストで失敗しました(状態 {status})。やり直しても続く場合は管理者に連絡してください。", status=502,
-    )  # fmt: skip
-
-
-def _lost(error: BaseException) -> SumikaError:
-    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
-        return SumikaError(
-            "engine_timeout", "The engine did not answer in time. Try again with a shorter prompt or fewer tokens.",
-            "エンジンが時間内に応答しませんでした。プロンプトや出力を短くしてやり直してください。", status=504,
-        )  # fmt: skip
-    return SumikaError(
-        "engine_unreachable", "The engine stopped and is being restarted. Try again in a moment.",
-        "エンジンが停止したため再起動しています。少し待ってからやり直してください。", status=503, retry_after=10,
-    )  # fmt: skip
 
 
 def _too_large(limit: int) -> SumikaError:

@@ -1,4 +1,5 @@
-"""What the gateway tells the audit log: requests by policy, and refused sign-ins; in batches, off the requests' path."""
+"""What the gateway itself tells the audit log: requests with their contents, and refused sign-ins; in batches, off the
+requests' path. Where the policy is `metadata`, the log has its rows from usage's journals (`models/usage/drain.py`)."""
 
 from __future__ import annotations
 
@@ -41,9 +42,12 @@ _SIGN_S = 60.0
 class Exchange:
     """One request as it ended. `content`: its body and its answer's pieces, where they are kept."""
 
-    request_id: str
     entry: Entry
     content: tuple[bytes, list[bytes]] | None = None
+
+    @property
+    def request_id(self) -> str:
+        return str(self.entry.details["request"])
 
     @property
     def bytes(self) -> int:
@@ -96,14 +100,16 @@ class Recorder:
     def note(self, exchange: Exchange, *, admitted: bool) -> None:
         """Keep what is to be told of a request that has ended; where there is no room, only how many there were."""
         self._promised -= admitted
-        if self._policy == "none":
-            return
         if not self._room():
-            self._lost += 1
-            self._metrics.audit_lost.inc()
-            return
+            return self.lose()
         self._waiting.append(exchange)
         self._waiting_bytes += exchange.bytes
+
+    def lose(self) -> None:
+        """Tell of a request that there was no room to tell of."""
+        if self._policy != "none":
+            self._lost += 1
+            self._metrics.audit_lost.inc()
 
     async def run(self) -> None:
         """Write what waits, every `FLUSH_S`, until `close`; then the rest."""

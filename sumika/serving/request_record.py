@@ -10,19 +10,16 @@ from dataclasses import dataclass, field
 from starlette.types import Scope, Send
 
 from sumika.models import clock
-from sumika.models.actor import Actor
-from sumika.models.audit import Action
-from sumika.models.audit.chain import Entry, Outcome
 from sumika.models.errors import SumikaError
 from sumika.models.usage.rows import Endpoint, UsageRow
 from sumika.models.usage.table import Kind, Subject
+from sumika.serving.dialects import Dialect
 from sumika.serving.limiting.headers import headers as limit_headers
 from sumika.serving.limiting.limiter import Reservation, Standing
 from sumika.serving.limiting.refusals import RateLimited
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
-from sumika.serving.recording import Exchange
-from sumika.serving.usage_events import BodyCount, StreamCount, Tokens
+from sumika.serving.usage_events import Count, Tokens
 
 log = logging.getLogger("sumika.serving.inference")
 
@@ -55,7 +52,7 @@ class RequestRecord:
     content: tuple[bytes, list[bytes]] | None = None
     dispatched: bool = False
     prompt_estimate: int = 0
-    count: StreamCount | BodyCount | None = None
+    count: Count | None = None
     held: Reservation | None = None
     _standings: Sequence[Standing] = ()
     _told: Tokens | None = None
@@ -105,17 +102,8 @@ class RequestRecord:
             "" if self.code == UNKNOWN else self.code, self.partial,
             tokens.prompt, tokens.cached, tokens.completion, tokens.reasoning,
             None if self.first_byte is None else round((self.first_byte - self.began) * 1000), round(self._seconds * 1000),
+            self.role,
         )  # fmt: skip
-
-    def exchange(self, action: Action) -> Exchange:
-        """For the audit log."""
-        outcome: Outcome = "done" if self.status < 400 else "refused" if self.status < 500 else "failed"
-        details = {
-            "request": self.request_id, "version": self.version, "status": self.status, "ms": round(self._seconds * 1000),
-        }  # fmt: skip
-        reason = self.code if self.code != UNKNOWN else ""
-        entry = Entry(action, self.alias, outcome, reason, details, Actor(self.key, self.role), clock.now())
-        return Exchange(self.request_id, entry, self.content)
 
     def tell(self, metrics: Metrics) -> None:
         """For Prometheus and the log."""
@@ -132,8 +120,8 @@ class RequestRecord:
 class RecordedAnswer(Answer):
     """Tells the version that answers, and notes when it began and what passed."""
 
-    def __init__(self, scope: Scope, send: Send, record: RequestRecord, *, shows_usage: bool) -> None:
-        super().__init__(scope, send, shows_usage=shows_usage)
+    def __init__(self, scope: Scope, send: Send, record: RequestRecord, dialect: Dialect, *, shows_usage: bool) -> None:
+        super().__init__(scope, send, dialect, shows_usage=shows_usage)
         self._record = record
 
     @property

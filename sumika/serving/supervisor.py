@@ -55,7 +55,7 @@ class _Seen:
 
 
 class Supervisor:
-    """Run by exactly one process at a time (`roles.supervise` holds the lease)."""
+    """Run by exactly one process at a time (`supervisor_role.supervise` holds the lease)."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context

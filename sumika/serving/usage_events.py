@@ -10,12 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# The last event of a stream where `stream_options.include_usage` is set (vLLM 0.32, chat_completion/serving.py).
-_LAST_EVENT = b'"choices":[],"usage":{'
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _EVENT_END = b"\n\n"
-# An answer that is no stream ends with its usage and a few fields that are null.
+# An answer that is no stream ends with its usage and a few fields that are null, or begins with it (rerank).
 _TAIL_BYTES = 4096
+_HEAD_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,12 @@ class Tokens:
 class StreamCount:
     """Server-sent events: what goes on to the client, the tokens its last event tells, and how many events there were.
 
-    `shows_usage`: the client asked for that last event too. Only whole events go on, so what an engine that died began to
+    `mark`: what that event holds. `shows_usage`: the client asked for that last event too. Only whole events go on, so what an engine that died began to
     say does not run into the error that follows.
     """
 
-    def __init__(self, *, shows_usage: bool) -> None:
+    def __init__(self, mark: bytes, *, shows_usage: bool) -> None:
+        self._mark = mark
         self._shows_usage = shows_usage
         self._begun = b""
         self.tokens: Tokens | None = None
@@ -48,7 +48,7 @@ class StreamCount:
             whole = chunk.rfind(_EVENT_END)
             chunk, self._begun = (chunk[: whole + 2], chunk[whole + 2 :]) if whole >= 0 else (b"", chunk)
         self.events += chunk.count(_EVENT_END)
-        at = chunk.find(_LAST_EVENT)
+        at = chunk.find(self._mark)
         return chunk if at < 0 else self._last_event(chunk, at)
 
     def _last_event(self, chunk: bytes, at: int) -> bytes:
@@ -64,16 +64,32 @@ class BodyCount:
     """An answer in one piece of JSON."""
 
     def __init__(self) -> None:
+        self._head = b""
         self._tail = b""
         self.events = 0
 
     def feed(self, chunk: bytes) -> bytes:
+        if len(self._head) < _HEAD_BYTES:
+            self._head = (self._head + chunk)[:_HEAD_BYTES]
         self._tail = chunk[-_TAIL_BYTES:] if len(chunk) >= _TAIL_BYTES else (self._tail + chunk)[-_TAIL_BYTES:]
         return chunk
 
     @property
     def tokens(self) -> Tokens | None:
-        return parse(self._tail)
+        return parse(self._tail) or parse(self._head)
+
+
+class NoCount:
+    """An answer that no model worked for: nothing of it counts."""
+
+    tokens = Tokens(0, 0)
+    events = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        return chunk
+
+
+Count = StreamCount | BodyCount | NoCount
 
 
 def parse(data: bytes) -> Tokens | None:
@@ -85,13 +101,29 @@ def parse(data: bytes) -> Tokens | None:
         return None
     try:
         told, _ = json.JSONDecoder().raw_decode(data[found.end() :].decode(errors="replace"))
-        return Tokens(
-            int(told["prompt_tokens"]), int(told["completion_tokens"]),
-            _detail(told, "prompt_tokens_details", "cached_tokens"),
-            _detail(told, "completion_tokens_details", "reasoning_tokens"),
-        )  # fmt: skip
+        return _openai(told) if "prompt_tokens" in told else _responses_or_anthropic(told)
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _openai(told: dict[str, Any]) -> Tokens:
+    """Embeddings and reranking tell no completion, since they have none."""
+    made = told["completion_tokens"] if "completion_tokens" in told else told["total_tokens"] - told["prompt_tokens"]
+    return Tokens(
+        int(told["prompt_tokens"]), int(made or 0),
+        _detail(told, "prompt_tokens_details", "cached_tokens"), _detail(told, "completion_tokens_details", "reasoning_tokens"),
+    )  # fmt: skip
+
+
+def _responses_or_anthropic(told: dict[str, Any]) -> Tokens:
+    """OpenAI's responses count what was cached among the input, Anthropic's messages beside it."""
+    given, made = int(told["input_tokens"]), int(told["output_tokens"])
+    if "input_tokens_details" in told:
+        cached = _detail(told, "input_tokens_details", "cached_tokens")
+        return Tokens(given, made, cached, _detail(told, "output_tokens_details", "reasoning_tokens"))
+    read = told.get("cache_read_input_tokens")
+    written = int(told.get("cache_creation_input_tokens") or 0)
+    return Tokens(given + int(read or 0) + written, made, None if read is None else int(read))
 
 
 def _detail(told: dict[str, Any], group: str, name: str) -> int | None:

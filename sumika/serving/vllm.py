@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules
+from sumika.models import adapter_rules, tasks
 from sumika.models.home import Home
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
+from sumika.models.tasks import Task
 from sumika.serving import lora_slots, machine
 from sumika.serving.lora_slots import Slots
 from sumika.serving.memory import Device
@@ -47,7 +48,7 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
     """The whole argv of one engine that serves `base` from `folder` on the Unix socket `socket`, with `share` of its
     GPU's memory."""
     serve: dict[str, Any] = base.meta.get("serve", {})
-    slots = _slots(settings, on, serve, folder)
+    task = tasks.of(base.meta)
     argv = [
         *settings.command,
         "--model", str(folder),
@@ -55,10 +56,6 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--uds", socket,
         "--dtype", str(serve.get("dtype", "auto")),
         "--max-model-len", str(serve.get("max_model_len") or _context(folder)),
-        "--enable-lora",
-        "--max-lora-rank", str(settings.max_lora_rank),
-        "--max-loras", str(slots.max_loras),
-        "--max-cpu-loras", str(slots.max_cpu_loras),
         # vLLM's default is 0, which aborts what is running; this lets it end.
         "--shutdown-timeout", str(int(settings.stop_timeout_s)),
         # Cached tokens are told in each answer's usage.
@@ -66,6 +63,7 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
+    argv += _adapters(settings, on, serve, folder) if task == "chat" else _pooling(task, base.meta)
     if on == "cuda":
         argv += ["--gpu-memory-utilization", f"{share:.4f}"]
         argv += ["--enable-sleep-mode"] * settings.sleep
@@ -104,6 +102,22 @@ def environment(
             # builds every path it sends there itself.
             env["VLLM_SERVER_DEV_MODE"] = "1"
     return env
+
+
+def _adapters(settings: EngineSettings, on: Device, serve: Mapping[str, Any], folder: Path) -> list[str]:
+    slots = _slots(settings, on, serve, folder)
+    return [
+        "--enable-lora", "--max-lora-rank", str(settings.max_lora_rank),
+        "--max-loras", str(slots.max_loras), "--max-cpu-loras", str(slots.max_cpu_loras),
+    ]  # fmt: skip
+
+
+def _pooling(task: Task, meta: Mapping[str, Any]) -> list[str]:
+    """A vector, or a score, in place of tokens. Such bases carry no adapters here."""
+    argv = ["--runner", "pooling", "--convert", "classify" if task == "rerank" else "embed"]
+    if how := meta.get("pooling"):
+        argv += ["--pooler-config", json.dumps({"seq_pooling_type": str(how).upper()})]
+    return argv
 
 
 def _slots(settings: EngineSettings, on: Device, serve: Mapping[str, Any], folder: Path) -> Slots:

@@ -27,6 +27,9 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from tests.conftest import ROOT, write_adapter, write_base
 
+# Before torch is loaded. Several of these tests run at once on two cores: threads that spin for one another made a training nine times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 FAKE_ENGINE = [sys.executable, str(ROOT / "tests" / "fake_engine.py")]
 
 
@@ -69,11 +72,15 @@ class Stack:
         temp.write_text(json.dumps(faults))
         temp.rename(path)
 
-    def base(self, name: str = "base", seed: int = 0) -> Version:
+    def base(self, name: str = "base", seed: int = 0, meta: dict[str, Any] | None = None) -> Version:
         folder = self.work / f"{name}-{seed}"
-        return importing.import_base(
-            self.store, self.settings.layout, name, folder if folder.exists() else write_base(folder, seed=seed)
-        )
+        source = folder if folder.exists() else write_base(folder, seed=seed)
+        return importing.import_base(self.store, self.settings.layout, name, source, meta=meta)
+
+    def asked(self, version: Version) -> dict[str, Any]:
+        """What the gateway sent last to the engine of a version: `path`, `request_id`, `body`."""
+        told: dict[str, Any] = json.loads(Path(self.engine_of(version).socket).with_suffix(".asked").read_text())
+        return told
 
     def adapter(self, name: str, base: Version, **wrong: Any) -> Version:
         folder = write_adapter(self.work / f"{name}-{time.monotonic_ns()}", **wrong)

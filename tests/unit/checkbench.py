@@ -93,7 +93,9 @@ class CheckBench:
 
     def check(self, *overrides: str, file: Path | None = None) -> dict[str, Any]:
         """The figures of a job that may start; raises SumikaError as the command line would tell it."""
-        told = CliRunner().invoke(main.app, ["finetune", "check", str(file or self.folder / "job.yaml"), *overrides, "--json"])
+        told = CliRunner().invoke(
+            main.build(), ["finetune", "check", str(file or self.folder / "job.yaml"), *overrides, "--json"]
+        )
         if isinstance(told.exception, SumikaError):
             raise told.exception
         assert told.exit_code == 0, told.output + repr(told.exception)

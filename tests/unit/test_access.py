@@ -149,7 +149,7 @@ def test_what_the_table_must_say() -> None:
     [
         ("GET", "/admin/v1/keys/", 404), ("GET", "//admin/v1/keys", 404), ("GET", "/admin/v1/../v1/keys", 404), ("GET", "/Admin/v1/keys", 404),
         ("GET", "/admin/v1/keys/a/b", 404), ("HEAD", "/admin/v1/keys", 405), ("OPTIONS", "/admin/v1/keys", 405), ("PUT", "/admin/v1/keys", 405),
-        ("POST", "/v1/load_lora_adapter", 404), ("POST", "/invocations", 404), ("GET", "/openapi.json", 404), ("GET", "", 404),
+        ("POST", "/v1/load_lora_adapter", 404), ("POST", "/invocations", 404), ("GET", "/docs", 404), ("GET", "", 404),
     ],
 )  # fmt: skip
 async def test_path_without_a_row_is_not_there_for_anybody(method: str, path: str, status: int) -> None:

@@ -585,7 +585,7 @@ def test_commands(tmp_path: Path, base_folder: Path, make_adapter: MakeAdapter, 
 
     def at(place: str, *words: str) -> Any:
         monkeypatch.setenv("SUMIKA_HOME", str(tmp_path / place))
-        told = CliRunner().invoke(main.app, [*words, "--json"])
+        told = CliRunner().invoke(main.build(), [*words, "--json"])
         if isinstance(told.exception, SumikaError):
             return told.exception.code
         assert told.exit_code == 0, told.output + repr(told.exception)

@@ -25,7 +25,7 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*words: str, code: int = 0) -> str:
-    told = CliRunner().invoke(main.app, words)
+    told = CliRunner().invoke(main.build(), words)
     assert told.exit_code == code, told.output + repr(told.exception)
     return told.stdout
 
@@ -35,7 +35,7 @@ def said(*words: str, code: int = 0) -> Any:
 
 
 def refused(*words: str) -> None:
-    assert CliRunner().invoke(main.app, words).exit_code != 0
+    assert CliRunner().invoke(main.build(), words).exit_code != 0
 
 
 def acts(**wanted: str) -> list[tuple[str, str, str, str]]:
@@ -96,7 +96,7 @@ def test_verify_names_the_row_and_exits_1(tmp_path: Path) -> None:
         connection.commit()
     store.close()
     assert said("audit", "verify", code=1)["bad"]["seq"] == 3
-    told = CliRunner(env={"SUMIKA_LANG": "ja"}).invoke(main.app, ["audit", "verify"])
+    told = CliRunner(env={"SUMIKA_LANG": "ja"}).invoke(main.build(), ["audit", "verify"])
     assert told.exit_code == 1 and "行 3 が記録時の内容と異なります" in told.output
     refused("audit", "prune", "--keep-years", "1")
 

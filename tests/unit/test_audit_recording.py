@@ -29,7 +29,7 @@ from sumika.serving.recording import Exchange, Recorder
 
 def exchange(number: int = 0, content: tuple[bytes, list[bytes]] | None = None) -> Exchange:
     details = {"request": f"req-{number}", "status": 200}
-    return Exchange(f"req-{number}", Entry(Action.INFERENCE_CHAT, "faq", details=details, actor=Actor("key-1", "app")), content)
+    return Exchange(Entry(Action.INFERENCE_CHAT, "faq", details=details, actor=Actor("key-1", "app")), content)
 
 
 @asynccontextmanager
@@ -63,48 +63,16 @@ async def until(true: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_requests_are_written_within_a_second_and_signed_at_the_end(store: Store, home: Home) -> None:
-    async with running(store, home) as recorder:
-        for number in range(3000):
-            recorder.note(exchange(number), admitted=recorder.admit())
-        assert rows(store) == []
-        async with asyncio.timeout(5):
-            while len(rows(store)) < 3000:
-                await asyncio.sleep(0.1)
-    found = verify(store, home)
-    assert found.ok and found.unsigned == 0
-    assert [row.details["request"] for row in rows(store)] == [f"req-{number}" for number in range(3000)]
-
-
-async def test_policy_none_writes_nothing_of_requests(store: Store, home: Home) -> None:
-    async with running(store, home, "none") as recorder:
-        recorder.note(exchange(), admitted=recorder.admit())
-    assert rows(store) == []
-
-
-@pytest.mark.usefixtures("_quick")
-async def test_metadata_that_can_not_be_kept_is_counted_and_told(
-    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("policy", "gaps"), [("none", 0), ("metadata", 1)])
+async def test_requests_that_were_lost_are_one_row_where_requests_are_told(
+    store: Store, home: Home, policy: str, gaps: int
 ) -> None:
-    monkeypatch.setattr(recording, "MOST_WAITING", 5)
-    real, away = recording.chain.append_many, True
-
-    def write(*given: Any) -> int:
-        if away:
-            raise SumikaError("store_unavailable", "away", "away", status=503)
-        return real(*given)
-
-    monkeypatch.setattr(recording.chain, "append_many", write)
-    async with running(store, home) as recorder:
-        for number in range(8):
-            recorder.note(exchange(number), admitted=recorder.admit())
-            await asyncio.sleep(0.03)
-        away = False
-        await until(lambda: rows(store))
-        assert "sumika_audit_lost_total 3.0" in recorder._metrics.text().decode()
-    gap, *kept = sorted(rows(store), key=lambda row: row.action != "audit.gap")
-    assert gap.details == {"rows": 3} and gap.outcome == "failed"
-    assert [row.details["request"] for row in kept] == [f"req-{number}" for number in range(5)]
+    async with running(store, home, policy) as recorder:
+        for _ in range(3):
+            recorder.lose()
+    told = [row for row in rows(store) if row.action == "audit.gap"]
+    assert [(row.details, row.outcome) for row in told] == [({"rows": 3}, "failed")] * gaps
+    assert f"sumika_audit_lost_total {3.0 * gaps}" in recorder._metrics.text().decode()
 
 
 @pytest.mark.usefixtures("_quick")

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sumika.cli import pulling
-from sumika.cli.main import app
+from sumika.cli.main import build
 from sumika.models import catalog, names, yamlfile
 from sumika.models.catalog import CatalogEntry
 from sumika.models.errors import SumikaError
@@ -110,6 +110,7 @@ def test_vllm_knows_the_architecture_and_the_parsers(entry: CatalogEntry) -> Non
         ({"stop_tokens": []}, "stop_tokens"),
         ({"task": "embedding"}, "task is embedding"),
         ({"task": "translation"}, "task"),
+        ({"pooling": "mean"}, "pooling is for embedding"),
         ({"trust_remote_code": True}, "trust_remote_code_why"),
         ({"trust_remote_code_why": "it looks nice"}, "both, or neither"),
         ({"serve": {"max_model_len": 8192}}, "above the model's context"),
@@ -156,8 +157,6 @@ def test_entry_is_found_by_its_id_and_by_its_hub_id() -> None:
     ("entry_id", "code", "en", "ja"),
     [
         ("sarashina-embedding-v2-1b", "licence_refused", "does not allow commercial use", "商用利用を認めていません"),
-        ("ruri-v3-310m", "task_unsupported", "is an embedding model", "埋め込みモデル"),
-        ("ruri-v3-reranker-310m", "task_unsupported", "is a reranking model", "リランクモデル"),
         ("llm-jp-4-8b-instruct", "remote_code_refused", "Its tokenizer is Python code", "trust_remote_code"),
     ],
 )
@@ -167,6 +166,13 @@ def test_what_cant_be_served_is_refused_before_it_is_fetched(entry_id: str, code
     assert caught.value.code == code
     assert entry_id in caught.value.en and en in caught.value.en
     assert entry_id in caught.value.ja and ja in caught.value.ja
+
+
+def test_registry_keeps_what_a_model_is_for() -> None:
+    ruri = catalog.get("ruri-v3-310m", FOLDER).meta()
+    assert (ruri["task"], ruri["pooling"]) == ("embedding", "mean")
+    reranker = catalog.get("ruri-v3-reranker-310m", FOLDER).meta()
+    assert reranker["task"] == "rerank" and "pooling" not in reranker
 
 
 def test_entry_that_needs_a_contract_is_refused(tmp_path: Path) -> None:
@@ -221,7 +227,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
 
 
 def test_command_tells_every_entry_as_json(cli: CliRunner) -> None:
-    result = cli.invoke(app, ["models", "catalog", "--json"])
+    result = cli.invoke(build(), ["models", "catalog", "--json"])
     assert result.exit_code == 0
     told = {entry["id"]: entry for entry in json.loads(result.stdout)}
     assert told.keys() == {entry.id for entry in ENTRIES}
@@ -231,17 +237,17 @@ def test_command_tells_every_entry_as_json(cli: CliRunner) -> None:
 
 
 def test_command_shows_a_table_and_one_entry(cli: CliRunner) -> None:
-    table = cli.invoke(app, ["models", "catalog"])
+    table = cli.invoke(build(), ["models", "catalog"])
     assert table.exit_code == 0
     assert re.search(r"^gemma-3-270m +chat .*conditions +[✓✗] +✓ +gemma$", table.stdout, re.MULTILINE)
     assert len(table.stdout.splitlines()) == len(ENTRIES) + 1
-    one = cli.invoke(app, ["models", "catalog", "ruri-v3-310m"])
+    one = cli.invoke(build(), ["models", "catalog", "ruri-v3-310m"])
     assert one.exit_code == 0
     assert "検索クエリ" in one.stdout
 
 
-@pytest.mark.parametrize("entry_id", ["ruri-v3-30m", "llm-jp-4-8b-instruct", "sarashina-embedding-v2-1b"])
+@pytest.mark.parametrize("entry_id", ["llm-jp-4-8b-instruct", "sarashina-embedding-v2-1b"])
 def test_pull_command_refuses_and_leaves_nothing(cli: CliRunner, tmp_path: Path, entry_id: str) -> None:
-    result = cli.invoke(app, ["models", "pull", entry_id])
+    result = cli.invoke(build(), ["models", "pull", entry_id])
     assert isinstance(result.exception, SumikaError)
     assert not list((tmp_path / "cli-home").glob(".pull-*"))

@@ -30,7 +30,7 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*words: str) -> str:
     """A command that goes well; what it printed."""
-    told = CliRunner().invoke(main.app, words)
+    told = CliRunner().invoke(main.build(), words)
     assert told.exit_code == 0, told.output + repr(told.exception)
     return told.stdout
 
@@ -79,10 +79,10 @@ def test_verify_of_a_changed_version_exits_1_and_names_the_file(tmp_path: Path) 
     write_base(tmp_path / "base")
     folder = Path(said("models", "import", "base", str(tmp_path / "base"))["folder"])
     (folder / "config.json").write_text("{}")
-    told = CliRunner().invoke(main.app, ["models", "verify", "base@1", "--json"])
+    told = CliRunner().invoke(main.build(), ["models", "verify", "base@1", "--json"])
     (problem,) = json.loads(told.stdout)["problems"]
     assert told.exit_code == 1 and (problem["file"], problem["kind"], problem["bytes_now"]) == ("config.json", "shorter", 2)
-    assert "config.json: 2 of" in CliRunner().invoke(main.app, ["models", "verify", "base@1"]).stdout
+    assert "config.json: 2 of" in CliRunner().invoke(main.build(), ["models", "verify", "base@1"]).stdout
 
 
 def test_keys_are_shown_once_listed_without_secret_and_revoked() -> None:
@@ -115,7 +115,7 @@ def test_canary_promote_abort_and_scale_by_command(tmp_path: Path, make_adapter:
     write_base(tmp_path / "base")
     run("models", "import", "base", str(tmp_path / "base"))
     for seed in (1, 2):
-        run("models", "import", "faq", str(make_adapter(f"a{seed}", seed=seed)), "--base", "base@1")
+        run("models", "import", "faq", str(make_adapter(f"a{seed}", seed=seed)), "--base", "base@1", "--no-reference")
     deploy("faq", "faq@1")
     asked = said("deploy", "faq", "faq@2", "--canary", "10", "--reason", "a try", "--no-wait")
     assert (asked["kind"], asked["share"], asked["state"], asked["from"], asked["to"]) == ("canary", 10, "open", "faq@1", "faq@2")
@@ -223,7 +223,7 @@ def test_gateway_that_does_not_run_is_told(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_doctor_says_what_the_machine_can_do() -> None:
-    told = CliRunner().invoke(main.app, ["doctor", "--json"])
+    told = CliRunner().invoke(main.build(), ["doctor", "--json"])
     seen = json.loads(told.stdout)
     assert told.exit_code == (0 if seen["healthy"] else 1)
     assert {"cpu", "gpu", "disk", "vllm", "sqlite", "admin_key", "port"} == {finding["name"] for finding in seen["findings"]}
@@ -233,7 +233,7 @@ def test_doctor_says_what_the_machine_can_do() -> None:
 def test_doctor_finds_an_admin_key_that_others_can_read(tmp_path: Path) -> None:
     run("keys", "list")
     (tmp_path / "home" / "admin.key").chmod(0o644)
-    told = CliRunner().invoke(main.app, ["doctor", "--json"])
+    told = CliRunner().invoke(main.build(), ["doctor", "--json"])
     finding = next(f for f in json.loads(told.stdout)["findings"] if f["name"] == "admin_key")
     assert told.exit_code == 1 and not finding["ok"] and "chmod 600" in finding["en"]
 

@@ -78,7 +78,7 @@ def table() -> str:
 
 
 def test_schema_for_editors_is_current() -> None:
-    told = CliRunner().invoke(main.app, ["finetune", "schema"])
+    told = CliRunner().invoke(main.build(), ["finetune", "schema"])
     assert told.exit_code == 0
     assert SCHEMA.read_text(encoding="utf-8") == told.stdout, "sumika finetune schema > configs/finetune/schema.json"
     assert "# yaml-language-server: $schema=schema.json\n" in SAMPLE.read_text(encoding="utf-8")

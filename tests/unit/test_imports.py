@@ -15,9 +15,21 @@ def loaded_by(statement: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["sumika.serving.app", "sumika.serving.roles", "sumika.cli.main"])
+@pytest.mark.parametrize("module", ["sumika.serving.gateway_role", "sumika.serving.supervisor_role"])
 def test_serving_and_command_line_load_no_torch(module: str) -> None:
     assert not loaded_by(f"import {module}") & {"torch", "transformers", "vllm", "trl", "peft", "sqlite3"}
+
+
+def test_command_line_loads_no_torch_and_a_command_only_its_own() -> None:
+    assert not loaded_by("from sumika.cli.main import build; build()") & {
+        "torch",
+        "transformers",
+        "vllm",
+        "trl",
+        "peft",
+        "sqlite3",
+    }
+    assert not loaded_by("from sumika.cli.main import build; build('up')") & {"fastapi", "uvicorn", "numpy", "httpx"}
 
 
 def test_models_loads_neither_web_nor_torch() -> None:

@@ -149,7 +149,7 @@ def test_value_out_of_bounds_is_refused_by_name(field: dict[str, Any]) -> None:
     "name",
     ["lora_request", "chat_template", "chat_template_kwargs", "cache_salt", "priority", "request_id", "kv_transfer_params", "vllm_xargs",
      "documents", "add_generation_prompt", "bad_words", "allowed_token_ids", "prompt_logprobs", "best_of", "guided_regex",
-     "__proto__", "__class__", "model_config", "constructor", "tools"],
+     "__proto__", "__class__", "model_config", "constructor", "structured_outputs"],
 )  # fmt: skip
 def test_field_that_is_not_on_the_list_is_refused(name: str) -> None:
     told = bad({"model": "m", "messages": USER, name: 1})

@@ -100,7 +100,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.setenv("SUMIKA_LANG", "en")
 
     def command(*arguments: str) -> str:
-        result = CliRunner().invoke(main.app, list(arguments), catch_exceptions=False)
+        result = CliRunner().invoke(main.build(), list(arguments), catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.stdout
 
@@ -119,7 +119,7 @@ def test_usage_is_told_with_what_a_killed_gateway_left(run: Callable[..., str], 
     run("usage", "--by", "team", "--csv", str(file))
     lines = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"))))
     assert [(line["team"], line["requests"]) for line in lines] == [("", "1"), ("sales", "3")]
-    assert CliRunner().invoke(main.app, ["usage", "--by", "nonsense"]).exception is not None
+    assert CliRunner().invoke(main.build(), ["usage", "--by", "nonsense"]).exception is not None
 
 
 def test_limits_are_set_listed_and_cleared_and_the_audit_log_knows(run: Callable[..., str], tmp_path: Path) -> None:

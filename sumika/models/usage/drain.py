@@ -1,10 +1,11 @@
-"""From journals into the table. One path for a living worker and for what a killed one left."""
+"""From journals that are written no more into the table, and into the audit log where it tells of every request."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sumika.models.actor import SYSTEM
+from sumika.models.audit import chain, inference
 from sumika.models.store import Store
 from sumika.models.usage import journal, table
 from sumika.models.usage.journal import Journal
@@ -12,27 +13,28 @@ from sumika.models.usage.journal import Journal
 _BATCH = 2_000
 
 
-def drain(store: Store, source: Journal) -> int:
-    """Put every row of `source` into the table and clear it; how many were new.
+def drain(store: Store, source: Journal, *, audited: bool = False) -> int:
+    """Put every row of `source` into the table, and tell the audit log of it where `audited`; how many were new.
 
-    A kill between the commit and the clearing leaves rows that the next drain finds in the table already.
+    A kill before the journal is removed leaves rows that the next drain finds in the table already: what is in the table is in
+    the log too, by one transaction.
     """
     added = offset = 0
     while True:
         rows, end = source.read(offset, _BATCH)
         if rows:
             with store.write(quiet=True, by=SYSTEM) as connection:
-                added += table.add(connection, rows)
+                fresh = table.add(connection, rows)
+                if audited and fresh:
+                    chain.append_many(connection, list(map(inference.entry, fresh)))
+            added += len(fresh)
         if end == offset:
-            break
+            return added
         offset = end
-    if offset:
-        source.clear()
-    return added
 
 
-def recover(store: Store, folder: Path) -> int:
-    """The same for every journal in `folder` whose writer is gone, which are then removed; how many rows were new.
+def recover(store: Store, folder: Path, *, audited: bool = False) -> int:
+    """The same for every journal in `folder` that its writer closed, or left behind when it died; they are then removed.
 
     Raises:
         SumikaError: `store_unavailable`; what was not drained stays for the next time.
@@ -41,7 +43,7 @@ def recover(store: Store, folder: Path) -> int:
     for left in journal.abandoned(folder):
         emptied = False
         try:
-            added += drain(store, left)
+            added += drain(store, left, audited=audited)
             emptied = True
         finally:
             left.close(remove=emptied)

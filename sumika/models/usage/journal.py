@@ -58,10 +58,9 @@ class Journal:
                 rows += _parsed(line)
         return rows, offset
 
-    def clear(self) -> None:
-        """Forget all rows: they are in the table."""
-        os.ftruncate(self._fd, 0)
-        self._size = 0
+    @property
+    def empty(self) -> bool:
+        return self._size == 0
 
     def close(self, *, remove: bool) -> None:
         if remove:

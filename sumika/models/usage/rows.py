@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "tokenize"]
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRow:
+class UsageRow(NamedTuple):
     """`at`: when it came (the store's spelling). Tokens are vLLM's own count; None where it gave none.
 
     `partial`: the answer did not end (the client left, an engine died), so vLLM never told; then `prompt_tokens` and
     `completion_tokens` are the gateway's estimate. `first_ms`: to the first byte of the answer; None where there was none.
+    `role`: the key's, for the audit log; the table has no column for it.
     """
 
     request: str
@@ -33,6 +32,7 @@ class UsageRow:
     reasoning_tokens: int | None
     first_ms: int | None
     duration_ms: int
+    role: str = ""
 
     @property
     def tokens(self) -> int:
@@ -40,14 +40,14 @@ class UsageRow:
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in FIELDS}
+        """A row of the table."""
+        values = self._asdict()
+        del values["role"]
+        return values
 
     def encoded(self) -> bytes:
         """One line of JSON, without its end."""
-        return json.dumps(self.values(), separators=(",", ":")).encode()
-
-
-FIELDS = tuple(field.name for field in fields(UsageRow))
+        return json.dumps(self._asdict(), separators=(",", ":")).encode()
 
 
 def decoded(line: bytes) -> UsageRow:

@@ -22,14 +22,14 @@ _t = schema.usage_totals
 _LOOKED_UP = 500
 
 
-def add(connection: Connection, rows: Sequence[UsageRow]) -> int:
-    """Rows that are not there yet, and their sums; how many those were."""
+def add(connection: Connection, rows: Sequence[UsageRow]) -> list[UsageRow]:
+    """Rows that are not there yet, and their sums; those rows."""
     known = _known(connection, [row.request for row in rows])
     fresh = list({row.request: row for row in rows if row.request not in known}.values())
     if fresh:
         connection.execute(insert(_u), [row.values() for row in fresh])
         _sum_up(connection, fresh)
-    return len(fresh)
+    return fresh
 
 
 def spent(connection: Connection, month: str) -> dict[Subject, int]:

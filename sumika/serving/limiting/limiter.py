@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sumika.models.limits import Limits
 from sumika.models.usage.table import Subject
@@ -28,8 +28,7 @@ Unit = Literal["requests", "tokens"]
 _ALONE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """`cost` of `limit` for one subject, on the counter of the minute it was reserved in."""
 
     subject: Subject
@@ -46,8 +45,7 @@ class Charge:
         return f"{self.subject[0]}:{self.subject[1]}:{self.unit}:{minute}"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How one limit stands: what is left, and seconds until all of it is."""
 
     unit: Unit

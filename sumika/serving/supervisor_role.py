@@ -1,4 +1,4 @@
-"""The two long-running processes, composed from settings: this file and `app.py` alone name concrete classes."""
+"""The supervisor as a process, composed from settings; the gateway is in `gateway_role.py`, and neither loads the other."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import uvicorn
+from collections.abc import Callable
 
 from sumika.models import leases
 from sumika.models.errors import SumikaError
@@ -18,12 +15,10 @@ from sumika.models.leases import Lease
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
-from sumika.serving.app import create_app
-from sumika.serving.http import BoundedHttp
 from sumika.serving.keeper import EngineContext
 from sumika.serving.memory import Device, Meter, meter
 from sumika.serving.room import Room
-from sumika.serving.stack import check_port, ending_with, stop_on_signals
+from sumika.serving.stack import ending_with, stop_on_signals
 from sumika.serving.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -88,41 +83,3 @@ async def _renew(store: Store, lease: Lease) -> None:
                 leases.take(connection, _ROLE, lease.holder, _LEASE_S)
         except SumikaError as error:
             log.error("the supervisor's lease could not be renewed: %s", error.en)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's own handlers end the process by the signal once more after it drained; a drain that went well is status 0."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def serve(settings: Settings, store: Store, parent: int | None) -> None:
-    """Answer requests until a signal comes or the parent is gone, then drain."""
-    check_port(settings)
-    config = uvicorn.Config(
-        create_app(settings, store),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=BoundedHttp,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=int(settings.gateway.drain_timeout_s),
-    )
-    server = _Server(config)
-    stop = stop_on_signals()
-
-    async def drain() -> None:
-        await stop.wait()
-        server.should_exit = True
-
-    async with ending_with(parent, stop):
-        draining = asyncio.create_task(drain())
-        await server.serve()
-        draining.cancel()

@@ -1,0 +1,47 @@
+"""What an engine did or said, told to whoever asked; `x-sumika-origin` tells it from what the gateway decided."""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+
+from sumika.models.errors import SumikaError
+
+
+class EngineError(SumikaError):
+    """The engine's fault, or the engine's own words for what is wrong with a request."""
+
+
+def refusal(status: int, body: bytes) -> EngineError:
+    """The engine's own words for what is wrong with a request; of anything else only that the engine failed."""
+    try:
+        told = json.loads(body)
+        message = str(told.get("error", told).get("message", ""))
+    except (ValueError, AttributeError):
+        message = ""
+    if status in (400, 422) and message:
+        code = "context_length_exceeded" if "context length" in message or "max_model_len" in message else "invalid_request"
+        return EngineError(code, message, f"エンジンがリクエストを受け付けませんでした: {message}")
+    if status == 404:
+        return EngineError(
+            "version_not_loaded", "The engine is still loading this version; try again in a moment.",
+            "エンジンがこの版を読み込み中です。少し待ってからやり直してください。", status=503, retry_after=2,
+        )  # fmt: skip
+    return EngineError(
+        "engine_failed", f"The engine failed on this request (status {status}). Try again; if it repeats, tell your administrator.",
+        f"エンジンがこのリクエストで失敗しました(状態 {status})。やり直しても続く場合は管理者に連絡してください。", status=502,
+    )  # fmt: skip
+
+
+def lost(error: BaseException) -> EngineError:
+    """An engine that did not answer, or not to the end."""
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        return EngineError(
+            "engine_timeout", "The engine did not answer in time. Try again with a shorter prompt or fewer tokens.",
+            "エンジンが時間内に応答しませんでした。プロンプトや出力を短くしてやり直してください。", status=504,
+        )  # fmt: skip
+    return EngineError(
+        "engine_unreachable", "The engine stopped and is being restarted. Try again in a moment.",
+        "エンジンが停止したため再起動しています。少し待ってからやり直してください。", status=503, retry_after=10,
+    )  # fmt: skip

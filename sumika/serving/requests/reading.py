@@ -1,0 +1,75 @@
+"""A request's body read as strict JSON, and as the request it claims to be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sumika.models.errors import SumikaError, quoted
+from sumika.serving.requests.problems import invalid
+
+_MAX_DEPTH = 32
+_Kind = TypeVar("_Kind", bound=BaseModel)
+
+
+def parse(kind: type[_Kind], body: bytes) -> _Kind:
+    """Read one request.
+
+    Raises:
+        SumikaError: `invalid_json`; `invalid_request`, `unknown_field` and the codes of `problems.refused`, naming the
+            field (`param`) and what is wrong with it.
+    """
+    data = read_json(body)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False), kind) from None
+
+
+def read_json(body: bytes) -> Any:
+    """Raises SumikaError `invalid_json`."""
+    try:
+        # Text first: json.loads would guess UTF-16 and 32 from bytes.
+        data = json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        _check(data, _MAX_DEPTH)
+        return data
+    except (ValueError, RecursionError) as error:
+        reason = quoted(str(error)) if isinstance(error, _Refused) else "it is not JSON in UTF-8"
+        raise SumikaError(
+            "invalid_json",
+            f"The request body can't be read: {reason}.",
+            f"リクエスト本文を読み取れません: {reason}。",
+        ) from None
+
+
+class _Refused(ValueError):
+    """JSON that a lenient reader would take, with our own words for why we do not."""
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise _Refused("a key is given twice in one object")
+    return result
+
+
+def _no_constant(name: str) -> None:
+    raise _Refused(f"{name} is no JSON number")
+
+
+def _check(value: Any, depth: int) -> None:
+    """Bound the depth, and refuse lone surrogates and infinite numbers, which would fail later and elsewhere."""
+    if depth == 0:
+        raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise _Refused("a text holds half of a surrogate pair")
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, depth)
+            _check(item, depth - 1)
