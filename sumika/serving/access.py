@@ -61,6 +61,11 @@ CONSOLE = "/console"
 _WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
 
 
+def at_console(path: str) -> bool:
+    """Whether `path` is a page's, which speaks to people."""
+    return path == CONSOLE or path.startswith(f"{CONSOLE}/")
+
+
 def _view(page: str, roles: Roles, *fields: str) -> Rule:
     """A page of the console, and what its address may ask."""
     return Rule("GET", f"{CONSOLE}/{page}", "admin", roles, _each(fields, roles))

@@ -26,7 +26,7 @@ from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import admin, browser_sessions, console, openapi, requests
-from sumika.serving.access import CONSOLE, Table, not_this_way, nothing_here
+from sumika.serving.access import Table, at_console, not_this_way, nothing_here
 from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.console.api import Api
 from sumika.serving.console.pages import Pages
@@ -115,13 +115,14 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
 
     def answer(error: SumikaError, scope: Scope) -> Response:
         """To people at the console as a page, to programs as OpenAI's clients expect it."""
-        at_console = scope["path"] == CONSOLE or scope["path"].startswith(f"{CONSOLE}/")
-        return pages.told(error, scope) if at_console else error_response(error, scope)
+        return pages.told(error, scope) if at_console(scope["path"]) else error_response(error, scope)
 
     pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
     administering = admin.router(store, settings)
     app.include_router(administering)
-    app.include_router(console.router(pages, Api(administering), settings.oidc, KeyHolders(known, store)))
+    app.include_router(
+        console.router(pages, Api(administering), settings.oidc, KeyHolders(known, store)), include_in_schema=False
+    )
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
     app.add_middleware(
         Gate,

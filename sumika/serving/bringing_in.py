@@ -82,11 +82,12 @@ async def _follow(one: Import, asked: dict[str, Any]) -> None:
     assert child.stdin is not None and child.stdout is not None  # noqa: S101 - both are pipes
     child.stdin.write(json.dumps(asked).encode())
     child.stdin.close()
+    told: dict[str, Any] = {}
     async for line in child.stdout:
         told = json.loads(line)
         one.done, one.total = told.get("done", one.done), told.get("total", one.total)
-        one.version, one.error = told.get("version"), told.get("error")
     await child.wait()
+    one.version, one.error = told.get("version"), told.get("error")
     one.state = "done" if one.version else "failed"
     if not one.version and one.error is None:
         one.error = {

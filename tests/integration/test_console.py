@@ -107,7 +107,7 @@ def test_models_are_a_tree_with_cards_and_comparison(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("sakura-faq@2")
     expect(page.locator("main")).to_contain_text("13 / 15")
     page.get_by_role("link", name="2つの版を比較").click()
-    page.get_by_label("版・ジョブ B").select_option("sakura-faq@1")
+    page.get_by_label("2つ目").select_option("sakura-faq@1")
     page.get_by_role("button", name="比較する").click()
     expect(page.get_by_role("row").filter(has_text="training.config.lora.r")).to_contain_text("16")
 
@@ -127,6 +127,7 @@ def test_version_is_exported_and_an_archive_imported(page: Page, world: World, t
         page.locator("#base").select_option("" if source.endswith(".sumika") else "gemma-3-270m@1")
         page.get_by_role("button", name="取り込みを始める").click()
         expect(page.locator("#imports li").first).to_contain_text(ends, timeout=60_000)
+        expect(page.locator("#imports .badge.busy")).to_have_count(0)
     assert world.stack.version("faq-copy@1").digest == world.second.digest
     assert acts(world.stack, "model.export")[0] == ("sakura-faq@2", "done", "admin")
 
@@ -201,7 +202,7 @@ def test_training_watches_compares_and_cancels(page: Page, world: World) -> None
     expect(page.locator("#log")).to_contain_text("step 61/132")
     expect(page.locator("[data-loss] canvas")).to_be_visible()
     page.get_by_role("link", name="2つのジョブを比較").click()
-    page.get_by_label("版・ジョブ B").select_option(label=f"#{world.done} sakura-faq")
+    page.get_by_label("2つ目").select_option(label=f"#{world.done} sakura-faq")
     page.get_by_role("button", name="比較する").click()
     expect(page.get_by_role("row").filter(has_text="job.seed")).to_contain_text("132")
     page.goto(f"/console/training/{world.running}")

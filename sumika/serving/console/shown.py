@@ -80,6 +80,11 @@ def at(value: Any, path: str) -> Any:
     return value
 
 
+def plain(value: object) -> str:
+    """Any fact: fractions to six significant figures, nothing as a dash."""
+    return _NONE if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _short(local: datetime) -> str:
     same_year = local.year == datetime.now().astimezone().year
     return local.strftime("%m/%d %H:%M" if same_year else "%Y/%m/%d %H:%M")
@@ -87,4 +92,5 @@ def _short(local: datetime) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number, "size": size, "yen": yen, "many": many, "moment": moment, "seconds": seconds, "brief": brief, "at": at,
+    "plain": plain,
 }  # fmt: skip

@@ -4,13 +4,14 @@ const play = document.getElementById("play");
 const form = document.getElementById("ask");
 const stop = document.getElementById("stop");
 const problem = form.querySelector(".problem");
+const CHAT = "/v1/chat/completions";
 const SIDES = ["left", "right"];
 const NUMBERS = ["temperature", "top_p", "max_tokens", "seed"];
 let asking = null;
 
 async function models() {
   const answer = await fetch("/v1/models");
-  const names = answer.ok ? (await answer.json()).data.map((one) => one.id) : [];
+  const names = answer.ok ? (await answer.json()).data.filter((one) => one.sumika.endpoints.includes(CHAT)).map((one) => one.id) : [];
   for (const side of SIDES) form.elements[side].append(...names.map((name) => new Option(name, name)));
   if (!names.length) problem.textContent = play.dataset.empty;
   show();
@@ -69,7 +70,7 @@ async function ask(side, model, signal) {
     figures.textContent = [`${speed} ${play.dataset.speed}`, `${play.dataset.first} ${first === null ? "–" : Math.round(first * 1000)} ms`, `${tokens} ${play.dataset.tokens}`, end].filter(Boolean).join(" · ");
   };
   try {
-    const answer = await fetch("/v1/chat/completions", {
+    const answer = await fetch(CHAT, {
       method: "POST", signal, headers: { "content-type": "application/json", "accept-language": document.documentElement.lang },
       body: JSON.stringify({ ...body(model), stream: true, stream_options: { include_usage: true } }),
     });
