@@ -13,7 +13,7 @@ STAMP := .venv/.installed-$(ENGINE)
 # PyTorch's CPU build is on no general registry: from a folder of wheels where PIP_FIND_LINKS names one, else uv's own knowledge of where it lies.
 TORCH := $(if $(filter cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu))
 
-.PHONY: demo serve install test check format lock clean
+.PHONY: demo serve install test browser check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -39,7 +39,12 @@ $(STAMP): pyproject.toml constraints/$(ENGINE).txt | $(UV)
 	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
 	@rm -f .venv/.installed-*; touch $@
 
-test: install ## Everything: checks, unit, contract, integration, and end to end on real vLLM
+# Debian's, for the console's tests; with a font for the Japanese in their screenshots.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; } \
+	  || { echo "The console's tests need Chromium: apt-get install chromium fonts-noto-cjk"; exit 1; }
+
+test: install browser ## Everything: checks, unit, contract, integration, and end to end on real vLLM
 	@$(if $(ARGS),$(PY) -m pytest $(ARGS),$(PY) -m pytest $(SIDE_BY_SIDE) && $(PY) -m pytest tests/e2e)
 
 check: install ## ruff, mypy --strict, import rules

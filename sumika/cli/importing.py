@@ -17,8 +17,11 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 
 
-def bring_in(settings: Settings, store: Store, name: str, path: Path, base: str | None, *, with_reference: bool) -> Version:
-    """The version made of `path`: an archive, an adapter's or a base's folder, or a GGUF file.
+def bring_in(
+    settings: Settings, store: Store, name: str, path: Path, base: str | None, *, with_reference: bool,
+    progress: artifacts.Progress | None = None,
+) -> Version:  # fmt: skip
+    """The version made of `path`: an archive, an adapter's or a base's folder, or a GGUF file. `progress` in place of a bar.
 
     Raises:
         SumikaError: what `importing`, `convert` and `finetune.imported` raise; `bad_lineage`.
@@ -26,7 +29,7 @@ def bring_in(settings: Settings, store: Store, name: str, path: Path, base: str 
     home, rank = settings.layout, settings.engine.max_lora_rank
     meta: dict[str, Any] = {"imported": {"path": path.resolve().name}}  # its name alone: a whole path says who works where
     with ExitStack() as bar:
-        told = bar.enter_context(output.copy_progress(f"importing {name}", f"{name} を取り込み中"))
+        told = progress or bar.enter_context(output.copy_progress(f"importing {name}", f"{name} を取り込み中"))
         if path.suffix == archive.SUFFIX:
             return _from_archive(settings, store, name, path, base, told)
         if (path / adapter_rules.CONFIG).is_file():

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sumika.cli import comparing, finetune, output
+from sumika.cli import comparing, enqueuing, finetune, output
 from sumika.cli.context import actor, log_to_stderr, opened, when_orphaned
 from sumika.cli.finetune import File, Overrides, foreground
 from sumika.cli.output import Json
@@ -25,6 +25,7 @@ from sumika.models.jobs import Job
 from sumika.models.store import Store
 
 app = finetune.app
+enqueuing.register(app)
 JobId = Annotated[int, typer.Argument(metavar="JOB", help="A job's number ('sumika finetune list').")]
 
 
@@ -168,7 +169,7 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
 
 def progress(home: Home, job: Job) -> dict[str, Any]:
     """What the run last told of itself; empty before it began."""
-    return runfiles.read(home.runs / job.run, runfiles.PROGRESS) or {}
+    return runfiles.progress(home.runs / job.run)
 
 
 def _job(store: Store, job_id: int) -> Job:

@@ -10,11 +10,11 @@ import typer
 
 from sumika.cli import archive as archive_command
 from sumika.cli import catalog as catalog_command
-from sumika.cli import output, proof, pulling, version_facts, version_page
+from sumika.cli import output, proof, pulling, receiving, version_page
 from sumika.cli.context import opened
 from sumika.cli.importing import bring_in
 from sumika.cli.output import Json
-from sumika.models import aliases, audit, catalog, differences, registry
+from sumika.models import aliases, audit, catalog, differences, registry, version_facts
 from sumika.models.audit import Action
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -23,6 +23,7 @@ from sumika.models.settings import Settings
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 catalog_command.register(app)
 archive_command.register(app)
+receiving.register(app)
 Ref = Annotated[str, typer.Argument(metavar="NAME@N", help="A version.")]
 
 

@@ -1,25 +1,13 @@
-"""Whether a move was proven: the engine's answers compared with the adapter's reference (`models/canary.py`)."""
+"""How commands tell whether a move was proven (`models/proof.py`)."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from sqlalchemy import Connection
-
 from sumika.cli import output
-from sumika.models import registry
 from sumika.models.canary import Origin
 from sumika.models.moves import Move
+from sumika.models.proof import Proof as Proof
+from sumika.models.proof import of as of
 from sumika.models.store import Store
-
-Proof = Literal["proven", "unproven"]
-
-
-def of(connection: Connection, move: Move) -> Proof | None:
-    """None for a base, which needs no proof, and for a move that did not end well."""
-    if move.state != "done" or registry.by_id(connection, move.to_id).kind == "base":
-        return None
-    return "proven" if move.canary else "unproven"
 
 
 def mark_unproven(store: Store, move: Move) -> None:

@@ -14,22 +14,12 @@ from sumika.finetune.config import JobConfig
 from sumika.models import locks, runfiles
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home, write_atomically
-from sumika.models.runfiles import CONFIG, EVALUATION, RESULT
+from sumika.models.runfiles import CONFIG as CONFIG
+from sumika.models.runfiles import RESULT as RESULT
+from sumika.models.runfiles import dotted as dotted
+from sumika.models.runfiles import result as result
 
-__all__ = [
-    "CONFIG",
-    "EVALUATION",
-    "RESULT",
-    "Stopped",
-    "alone_at",
-    "create",
-    "dotted",
-    "find",
-    "keep",
-    "keep_config",
-    "lock_of",
-    "result",
-]
+EVALUATION = "evaluation.json"
 
 
 class Stopped(Exception):
@@ -94,17 +84,3 @@ def keep_config(folder: Path, config: JobConfig) -> None:
 def keep(folder: Path, name: str, value: Any) -> None:
     """Write one of the run's JSON files, whole or not at all."""
     write_atomically(folder / name, json.dumps(value, ensure_ascii=False, indent=1).encode() + b"\n", mode=0o600)
-
-
-def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings by dotted key: a configuration or a result, flat."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from dotted(inner, f"{at}.{key}" if at else str(key))
-    else:
-        yield at, value
-
-
-def result(folder: Path) -> dict[str, Any] | None:
-    """What came of a run that ended; None while it has not."""
-    return runfiles.read(folder, RESULT)

@@ -31,24 +31,17 @@ def export(
         SumikaError: `not_found`; `exists`; `bad_archive`, for a name that is no archive's; `broken_artifact`, for a
             version whose files are no longer as imported; `disk_full`.
     """
-    with store.read() as connection:
-        version = registry.get(connection, ref)
-        base = registry.get(connection, version.base) if version.base else None
-    folder = home.artifacts / version.folder
-    header = _header(version, base, folder)
+    header, pieces = outgoing(store, home, ref)
     _check_target(file, archive.size(header), force=force)
     fd, temp = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem[:32]}.", suffix=".part")
     try:
         with open(fd, "wb") as target:
-            target.write(archive.front(home, header))
             done = 0
-            for listed in header.files:
-                for part in _parts(version, folder, listed):
-                    target.write(part)
-                    done += len(part)
-                    if progress:
-                        progress(done, header.total)
-            target.write(archive.end())
+            for piece in pieces:
+                target.write(piece)
+                done += len(piece)
+                if progress:
+                    progress(min(done, header.total), header.total)
             target.flush()
             os.fsync(target.fileno())
         if not force and file.exists():
@@ -62,6 +55,27 @@ def export(
             raise _disk_full(file, archive.size(header), error.strerror) from error
         raise
     return header
+
+
+def outgoing(store: Store, home: Home, ref: VersionRef) -> tuple[Header, Iterator[bytes]]:
+    """What an archive of `ref` begins with, and all of its bytes (`archive.size` of the header), hashed again as they are read.
+
+    Raises:
+        SumikaError: `not_found`; `broken_artifact`, also from the bytes.
+    """
+    with store.read() as connection:
+        version = registry.get(connection, ref)
+        base = registry.get(connection, version.base) if version.base else None
+    folder = home.artifacts / version.folder
+    header = _header(version, base, folder)
+    return header, _pieces(home, version, folder, header)
+
+
+def _pieces(home: Home, version: Version, folder: Path, header: Header) -> Iterator[bytes]:
+    yield archive.front(home, header)
+    for listed in header.files:
+        yield from _parts(version, folder, listed)
+    yield archive.end()
 
 
 def _header(version: Version, base: Version | None, folder: Path) -> Header:

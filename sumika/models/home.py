@@ -33,6 +33,11 @@ class Home:
         return self.root / "artifacts"
 
     @property
+    def incoming(self) -> Path:
+        """Where people put what the console shall import."""
+        return self.root / "incoming"
+
+    @property
     def runs(self) -> Path:
         """One folder for each training run."""
         return self.root / "runs"
@@ -82,7 +87,10 @@ class Home:
         Raises:
             PermissionError: when the socket folder belongs to somebody else.
         """
-        for folder in (self.root, self.artifacts, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets):
+        folders = (
+            self.root, self.artifacts, self.incoming, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets,
+        )  # fmt: skip
+        for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = self.sockets.stat()
         if owner.st_uid != os.getuid():

@@ -70,9 +70,10 @@ def get(connection: Connection, job_id: int) -> Job:
     return _job(row)
 
 
-def list_all(connection: Connection, limit: int = 1000) -> list[Job]:
-    """Newest first."""
-    return [_job(row) for row in connection.execute(select(_j).order_by(_j.c.id.desc()).limit(limit))]
+def list_all(connection: Connection, limit: int = 1000, below: int | None = None) -> list[Job]:
+    """Newest first; `below`: the last id of the page before."""
+    query = select(_j).order_by(_j.c.id.desc()).limit(limit)
+    return [_job(row) for row in connection.execute(query if below is None else query.where(_j.c.id < below))]
 
 
 def of_run(connection: Connection, run: str) -> Job | None:

@@ -35,7 +35,8 @@ def take(connection: Connection, name: str, holder: str, ttl_s: float) -> Lease 
     row = connection.execute(select(_l).where(_l.c.name == name)).one_or_none()
     if row is None:
         try:
-            connection.execute(insert(_l).values(name=name, holder=holder, token=1, until=until))
+            with connection.begin_nested():  # a failed statement would end PostgreSQL's whole transaction
+                connection.execute(insert(_l).values(name=name, holder=holder, token=1, until=until))
         except IntegrityError:  # somebody else was first
             return None
         return Lease(name, holder, 1)

@@ -79,7 +79,7 @@ def submit(
 
 def read(folder: Path) -> Asked | None:
     """What was asked of the run in `folder`; None where it did not come through the API."""
-    told = runfiles.read(folder, runfiles.ORDER)
+    told = runfiles.order(folder)
     return None if told is None else Asked(**told)
 
 

@@ -1,15 +1,21 @@
-"""What lies in a training run's folder, by name: `finetune` writes it, whoever tells of a run reads it."""
+"""What a training run's folder holds for whoever watches: written by `sumika.finetune`, read here by name."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ORDER, CONFIG, CHECKED = "order.json", "config.yaml", "check.json"
-PROGRESS, METRICS, RESULT, EVALUATION = "progress.json", "metrics.jsonl", "result.json", "evaluation.json"
+CONFIG, RESULT, PROGRESS, METRICS, LOG = "config.yaml", "result.json", "progress.json", "metrics.jsonl", "train.log"
+# Of a job that came through the API: what was asked, and what the check of it found.
+ORDER, CHECKED = "order.json", "check.json"
 CHECKPOINTS = "checkpoints"
+DATA = "data-report.json"
+_TAIL_BYTES = 32_768
 
 
 def create(runs: Path, job: str) -> Path:
@@ -19,32 +25,78 @@ def create(runs: Path, job: str) -> Path:
     return folder
 
 
-def read(folder: Path, name: str) -> dict[str, Any] | None:
-    """One of the JSON files; None while it is not there."""
-    try:
-        told: dict[str, Any] = json.loads((folder / name).read_bytes())
-    except FileNotFoundError:
-        return None
-    return told
+def order(run: Path) -> dict[str, Any] | None:
+    """What was asked through the API; None where the job came another way."""
+    return _object(run / ORDER)
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one that a kill cut short is left out."""
-    try:
-        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return [told for line in lines if (told := _parsed(line)) is not None]
+def checked(run: Path) -> dict[str, Any] | None:
+    """What the check of such a job found: figures, or `error`; None before it ended."""
+    return _object(run / CHECKED)
 
 
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+def checkpoints(run: Path) -> list[tuple[int, Path]]:
     """Steps with the folders of their checkpoints, the oldest first, unread."""
-    return sorted((int(path.name.removeprefix("step-")), path) for path in (folder / CHECKPOINTS).glob("step-*"))
+    return sorted((int(path.name.removeprefix("step-")), path) for path in (run / CHECKPOINTS).glob("step-*"))
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def progress(run: Path) -> dict[str, Any]:
+    """What the run last told of itself; empty before it began."""
+    return _object(run / PROGRESS) or {}
+
+
+def result(run: Path) -> dict[str, Any] | None:
+    """What came of a run that ended; None while it has not."""
+    return _object(run / RESULT)
+
+
+def data(run: Path) -> dict[str, Any] | None:
+    """Counts of the job's data; None before it was read."""
+    return _object(run / DATA)
+
+
+def config(run: Path) -> str:
+    """The job as it was resolved, as YAML; empty where the folder is gone."""
     try:
-        told: dict[str, Any] = json.loads(line)
-    except ValueError:
+        return (run / CONFIG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The logged steps; a line that a kill cut short is left out."""
+    return list(_lines(run / METRICS))
+
+
+def tail(run: Path, lines: int) -> str:
+    """The last lines of the log; progress bars' carriage returns count as line ends."""
+    try:
+        with (run / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings by dotted key: a configuration or a result, flat."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from dotted(inner, f"{at}.{key}" if at else str(key))
+    else:
+        yield at, value
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return None
-    return told
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                yield json.loads(line)

@@ -21,6 +21,7 @@ from sumika.models.oidc_settings import OidcSettings
 
 PREFIX = "SUMIKA_"
 DEFAULT_FILE = Path("configs/sumika.yaml")
+PRICES_FILE = DEFAULT_FILE.with_name("prices.yaml")
 # Read by the command line and the tests, not settings.
 _NOT_SETTINGS = ("SUMIKA_CONFIG", "SUMIKA_TEST_", "SUMIKA_LANG", "SUMIKA_API_KEY")
 _DEFAULT_SECRETS = frozenset({"password", "passwd", "postgres", "changeme", "changethis", "secret", "admin", "sumika", "example"})

@@ -27,13 +27,14 @@ _NOBODY: Roles = frozenset()
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One route. `endpoint` is what a key's scope calls it; None: open to whoever comes, signed in or not.
-    `fields`: of the body and the query, and who may give each."""
+    `fields`: of the body and the query, and who may give each. `form`: its body is a page's form, not JSON."""
 
     method: str
     path: str
     endpoint: Endpoint | None = None
     roles: Roles = _NOBODY
     fields: Fields = field(default_factory=dict)
+    form: bool = False
 
     @property
     def administers(self) -> bool:
@@ -43,6 +44,11 @@ class Rule:
     def looks_inside(self) -> bool:
         """Whether the gate reads query and body and holds them against `fields`; elsewhere the handler does."""
         return self.endpoint in ("admin", "batches", "fine_tuning") or (self.endpoint == "files" and self.method != "POST")
+
+    @property
+    def by_session(self) -> bool:
+        """Whether what a browser holds as a cookie opens it: what the console shows and asks."""
+        return self.endpoint in ("admin", "chat", "models")
 
 
 def _each(names: Iterable[str], roles: Roles) -> Fields:
@@ -56,7 +62,27 @@ _TUNINGS = "/v1/fine_tuning/jobs"
 _ADMIN_API = "/admin/v1"
 _ALIAS = f"{_ADMIN_API}/aliases/{{alias}}"
 _REASON = _each(["reason"], STAFF)
+_JOB = f"{_ADMIN_API}/jobs/{{job_id}}"
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "streams", "tokens_per_month", "weight", "priority")
+_AUDIT = ("actor", "action", "object", "since", "until")
+CONSOLE = "/console"
 _WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
+
+
+def at_console(path: str) -> bool:
+    """Whether `path` is a page's, which speaks to people."""
+    return path == CONSOLE or path.startswith(f"{CONSOLE}/")
+
+
+def _view(page: str, roles: Roles, *fields: str) -> Rule:
+    """A page of the console, and what its address may ask."""
+    return Rule("GET", f"{CONSOLE}/{page}", "admin", roles, _each(fields, roles))
+
+
+def _act(page: str, roles: Roles, *fields: str) -> Rule:
+    """A form of the console."""
+    return Rule("POST", f"{CONSOLE}/{page}", "admin", roles, _each(fields, roles), form=True)
+
 
 TABLE: tuple[Rule, ...] = (
     Rule("GET", "/health/live"),
@@ -113,7 +139,68 @@ TABLE: tuple[Rule, ...] = (
     Rule("GET", f"{_ADMIN_API}/moves/{{move_id}}", "admin", STAFF),
     Rule("GET", f"{_ADMIN_API}/versions", "admin", STAFF, _each([*_PAGE, "name"], STAFF)),
     Rule("GET", f"{_ADMIN_API}/versions/{{ref}}", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/versions/{{ref}}/export", "admin", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/imports", "admin", STAFF),
+    Rule("POST", f"{_ADMIN_API}/imports", "admin", ADMIN, _each(["source", "name", "base"], ADMIN)),
     Rule("GET", f"{_ADMIN_API}/status", "admin", STAFF),
+    Rule("GET", f"{_ALIAS}/plan", "admin", STAFF, _each(["version"], STAFF)),
+    Rule("GET", f"{_ADMIN_API}/limits", "admin", STAFF, _each(_PAGE, STAFF)),
+    Rule("POST", f"{_ADMIN_API}/limits/{{kind}}/{{name}}", "admin", ADMIN, _each(_LIMITS, ADMIN)),
+    Rule("DELETE", f"{_ADMIN_API}/limits/{{kind}}/{{name}}", "admin", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/usage", "admin", STAFF, _each([*_PAGE, "by", "since", "until"], STAFF)),
+    Rule("GET", f"{_ADMIN_API}/activity", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/costs", "admin", ADMIN, _each(["month", "server"], ADMIN)),
+    Rule("GET", f"{_ADMIN_API}/audit", "admin", ADMIN, _each([*_PAGE, *_AUDIT], ADMIN)),
+    Rule("GET", f"{_ADMIN_API}/audit/verify", "admin", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/audit/export", "admin", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/jobs", "admin", STAFF, _each(_PAGE, STAFF)),
+    Rule("POST", f"{_ADMIN_API}/jobs", "admin", STAFF, _each(["config", "priority"], STAFF)),
+    Rule("POST", f"{_ADMIN_API}/jobs/check", "admin", STAFF, _each(["config", "priority"], STAFF)),
+    Rule("GET", f"{_ADMIN_API}/jobs/templates", "admin", STAFF),
+    Rule("GET", _JOB, "admin", STAFF),
+    Rule("GET", f"{_JOB}/metrics", "admin", STAFF),
+    Rule("GET", f"{_JOB}/log", "admin", STAFF),
+    Rule("POST", f"{_JOB}/cancel", "admin", STAFF),
+    Rule("POST", f"{_JOB}/resume", "admin", STAFF),
+    # The console: pages over the routes above, which decide again what each act of a page may do.
+    Rule("GET", f"{CONSOLE}/sign-in"),
+    Rule("POST", f"{CONSOLE}/sign-in"),
+    Rule("GET", f"{CONSOLE}/static/{{file}}"),
+    Rule("GET", CONSOLE, "models", ALL),
+    Rule("GET", f"{CONSOLE}/playground", "chat", ALL),
+    _view("overview", STAFF),
+    _view("overview/live", STAFF),
+    _view("models", STAFF, *_PAGE),
+    _view("models/compare", STAFF, "a", "b"),
+    _view("models/imports", STAFF),
+    _act("models", ADMIN, "source", "name", "base"),
+    _view("models/{ref}", STAFF),
+    _view("deployments", STAFF),
+    _view("swap", STAFF, "alias", "version"),
+    _view("swap/plan", STAFF, "alias", "version"),
+    _act("swap", STAFF, "alias", "version", "share", "how", "reason", "override"),
+    _view("deployments/{alias}", STAFF, "after"),
+    _view("deployments/{alias}/moves/{move_id}", STAFF),
+    _act("deployments/{alias}/{act}", STAFF, "reason"),
+    _view("training", STAFF, *_PAGE),
+    _view("training/new", STAFF, "template", "job"),
+    _view("training/compare", STAFF, "a", "b"),
+    _view("training/{job_id}", STAFF),
+    _view("training/{job_id}/live", STAFF),
+    _act("training/new", STAFF, "config", "priority", "check"),
+    _act("training/{job_id}/{act}", STAFF),
+    _view("keys", STAFF, *_PAGE, "team"),
+    _view("keys/{key_id}", STAFF),
+    _act("keys", STAFF, "name", "role", "team", "aliases", "endpoints", "sensitivity", "expires_at"),
+    _act("keys/{key_id}/{act}", STAFF, "overlap_s"),
+    _view("teams", STAFF, *_PAGE),
+    _act("teams", ADMIN, "name", "title"),
+    _act("teams/{name}/remove", ADMIN),
+    _act("limits/{kind}/{name}", ADMIN, *_LIMITS),
+    _view("usage", STAFF, "by", "since", "until", "after"),
+    _view("costs", ADMIN, "month", "server"),
+    _view("audit", ADMIN, *_PAGE, *_AUDIT),
+    _view("audit/verify", ADMIN),
 )  # fmt: skip
 
 

@@ -25,10 +25,13 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving import admin, openapi, requests
-from sumika.serving.access import Table, not_this_way, nothing_here
+from sumika.serving import admin, browser_sessions, console, openapi, requests
+from sumika.serving.access import Table, at_console, not_this_way, nothing_here
 from sumika.serving.bulk.service import Bulk
 from sumika.serving.clerk import Clerk, ClerkProcess
+from sumika.serving.console.api import Api
+from sumika.serving.console.pages import Pages
+from sumika.serving.console.sign_in import KeyHolders
 from sumika.serving.directory import Directory, Route
 from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
@@ -112,22 +115,30 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     _add_models(app, gateway)
     _add_document(app)
     _add_operations(app, gateway)
-    app.include_router(admin.router(store))
+
+    def answer(error: SumikaError, scope: Scope) -> Response:
+        """To people at the console as a page, to programs as OpenAI's clients expect it."""
+        return pages.told(error, scope) if at_console(scope["path"]) else error_response(error, scope)
+
+    pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
+    administering = admin.router(store, settings)
+    app.include_router(administering)
+    app.include_router(
+        console.router(pages, Api(administering), settings.oidc, KeyHolders(known, store)), include_in_schema=False
+    )
     bulk.add_to(app)
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
     app.add_middleware(
         Gate,
         table=Table(),
-        tokens=[KeyAuthenticator(lambda: directory.snapshot.keys, used), TokenAuthenticator(providers)],
-        sessions=SessionAuthenticator(lambda held: login.find_session(settings.oidc, store, held)),
+        tokens=[known, TokenAuthenticator(providers)],
+        sessions=SessionAuthenticator(lambda held: browser_sessions.find(settings.oidc, store, held)),
         origin=settings.oidc.public_url,
         refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
+        answer=answer,
     )
     app.add_middleware(RequestIds, refused=recorder.refused.count)
-    app.add_exception_handler(SumikaError, _told)  # type: ignore[arg-type]
-    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, _fault)
+    _add_errors(app, answer)
     return app
 
 
@@ -228,29 +239,36 @@ class RequestIds:
         await self._app(scope, receive, with_id)
 
 
-async def _told(request: Request, error: SumikaError) -> Response:
-    return error_response(error, request.scope)
+def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) -> None:
+    """Whatever is raised, as `answer` words it."""
 
+    async def told(request: Request, error: SumikaError) -> Response:
+        return answer(error, request.scope)
 
-async def _http(request: Request, error: HTTPException) -> Response:
-    told = {404: nothing_here, 405: not_this_way}.get(error.status_code)
-    other = SumikaError("http_error", "The request can't be answered.", "リクエストに応答できません。", status=error.status_code)
-    return error_response(told() if told else other, request.scope)
+    async def http(request: Request, error: HTTPException) -> Response:
+        told = {404: nothing_here, 405: not_this_way}.get(error.status_code)
+        other = SumikaError(
+            "http_error", "The request can't be answered.", "リクエストに応答できません。", status=error.status_code
+        )
+        return answer(told() if told else other, request.scope)
 
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        """FastAPI's place of a problem begins with where it looked: body, query, path."""
+        problems = [{**problem, "loc": problem["loc"][1:]} for problem in error.errors()]
+        return answer(requests.invalid(problems), request.scope)
 
-async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    """FastAPI's place of a problem begins with where it looked: body, query, path."""
-    problems = [{**problem, "loc": problem["loc"][1:]} for problem in error.errors()]
-    return error_response(requests.invalid(problems), request.scope)
+    async def fault(request: Request, error: Exception) -> Response:
+        request_id = request.scope["state"]["request_id"]
+        log.error("request %s met a fault of the gateway: %s", request_id, type(error).__name__, exc_info=error)
+        return answer(
+            SumikaError(
+                "gateway_fault", f"The gateway met a fault of its own. Tell your administrator this number: {request_id}.",
+                f"ゲートウェイ内部で問題が起きました。管理者に次の番号を伝えてください: {request_id}", status=500,
+            ),
+            request.scope,
+        )  # fmt: skip
 
-
-async def _fault(request: Request, error: Exception) -> Response:
-    request_id = request.scope["state"]["request_id"]
-    log.error("request %s met a fault of the gateway: %s", request_id, type(error).__name__, exc_info=error)
-    return error_response(
-        SumikaError(
-            "gateway_fault", f"The gateway met a fault of its own. Tell your administrator this number: {request_id}.",
-            f"ゲートウェイ内部で問題が起きました。管理者に次の番号を伝えてください: {request_id}", status=500,
-        ),
-        request.scope,
-    )  # fmt: skip
+    app.add_exception_handler(SumikaError, told)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, http)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, fault)

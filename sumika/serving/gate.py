@@ -31,8 +31,8 @@ SESSION_COOKIE = "__Host-sumika"
 class Gate:
     """Lets through to `app` what the table allows, with `scope["state"]["principal"]`; answers the rest itself.
 
-    `tokens` know what comes as a Bearer token, `sessions` what a browser holds as a cookie, which opens the admin API alone.
-    `origin`: where our own pages lie (`https://ai.example.co.jp`). `refused` is told of each status given here.
+    `tokens` know what comes as a Bearer token, `sessions` what a browser holds as a cookie, which opens what `Rule.by_session` says.
+    `origin`: where our own pages lie (`https://ai.example.co.jp`). `refused` is told of each status given here, `answer` words it.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Gate:
         sessions: Authenticator,
         origin: str | None,
         refused: Callable[[int], None],
+        answer: Callable[[SumikaError, Scope], ASGIApp] = error_response,
     ) -> None:
         self._app = app
         self._table = table
@@ -50,6 +51,7 @@ class Gate:
         self._sessions = sessions
         self._origin = origin
         self._refused = refused
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -62,7 +64,7 @@ class Gate:
                 return
             except SumikaError as error:
                 self._refused(error.status)
-                await error_response(error, scope)(scope, receive, send)
+                await self._answer(error, scope)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -98,7 +100,7 @@ class Gate:
         return read
 
     async def _who(self, scope: Scope, rule: Rule) -> Principal:
-        held = _session(scope) if rule.administers else None
+        held = _session(scope) if rule.by_session else None
         if held is None:
             return await auth.authenticate(scope, self._tokens)
         principal = await self._sessions.identify(held)
@@ -114,8 +116,11 @@ def check_origin(scope: Scope, origin: str | None) -> None:
     Raises:
         SumikaError: `cross_site` (403).
     """
-    told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
-    if scope["method"] in _SAFE or (origin is not None and told == [origin]):
+    if scope["method"] in _SAFE:
+        return
+    # Where nobody said how browsers reach us, they say themselves whether the page is ours; no page can set this header.
+    name, ours = (b"origin", origin) if origin is not None else (b"sec-fetch-site", "same-origin")
+    if [value.decode("latin-1") for told, value in scope["headers"] if told == name] == [ours]:
         return
     raise SumikaError(
         "cross_site",
@@ -148,13 +153,25 @@ async def _with_fields(scope: Scope, receive: Receive, rule: Rule, principal: Pr
         return receive
     body = await read_body(scope, receive, _MOST_BYTES, _BODY_TIMEOUT_S)
     if body:
-        check_fields(principal.role, rule, _object(scope, body))
+        check_fields(principal.role, rule, _form(scope, body) if rule.form else _object(scope, body))
     return _again(body, receive)
 
 
+def _form(scope: Scope, body: bytes) -> list[str]:
+    """The names that a page's form gives; a name may come several times."""
+    if _kind(scope) != [b"application/x-www-form-urlencoded"] or b"%00" in body or not body.isascii():
+        raise SumikaError(
+            "unsupported_type", "This is no form of the console.", "コンソールのフォームではありません。", status=415
+        )
+    return [name for name, _ in parse_qsl(body.decode("ascii"), keep_blank_values=True)]
+
+
+def _kind(scope: Scope) -> list[bytes]:
+    return [value.split(b";")[0].strip().lower() for name, value in scope["headers"] if name == b"content-type"]
+
+
 def _object(scope: Scope, body: bytes) -> dict[str, Any]:
-    kind = [value.split(b";")[0].strip().lower() for name, value in scope["headers"] if name == b"content-type"]
-    if kind != [b"application/json"]:
+    if _kind(scope) != [b"application/json"]:
         raise SumikaError(
             "unsupported_type", "Send JSON, with 'Content-Type: application/json'.",
             "「Content-Type: application/json」を付けて JSON を送ってください。", status=415,

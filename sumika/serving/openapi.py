@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from sumika.serving import answers
-from sumika.serving.access import TABLE, Rule
+from sumika.serving.access import TABLE, Rule, at_console
 from sumika.serving.bulk import upload as uploads
 from sumika.serving.examples import EXAMPLES, Example
 from sumika.serving.operations import OPERATIONS, Operation
@@ -30,7 +30,7 @@ _SECURITY = {
         "description": "`sk-sumika-…`, or an access token of the company's identity provider",
     },
     "bare_key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "how Anthropic's clients send a key"},
-    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-sumika", "description": "the console's, for the admin API"},
+    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-sumika", "description": "the console's"},
 }
 _STATUSES = {"400": "refused, and why", "401": "no valid key", "403": "not for this key", "404": "no such model", "408": "body too late",
              "409": "not in this state", "413": "body too large", "415": "compressed", "429": "a limit is reached", "500": "a fault of the gateway", "502": "the engine failed",
@@ -38,7 +38,7 @@ _STATUSES = {"400": "refused, and why", "401": "no valid key", "403": "not for t
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI 3.1 of everything that `access.TABLE` lets anybody reach."""
+    """OpenAPI 3.1 of everything that `access.TABLE` lets programs reach: the console's pages are for people."""
     made = get_openapi(title="Sumika", version=app.version, description=_DESCRIPTION, routes=app.routes)
     schemas: dict[str, Any] = made.setdefault("components", {}).setdefault("schemas", {})
     for kind in (answers.ErrorAnswer, answers.AnthropicErrorAnswer):
@@ -47,7 +47,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         made["paths"][operation.path] = {"post": _described(operation, EXAMPLES[operation.path], schemas)}
     made["paths"].setdefault(uploads.PATH, {})["post"] = dict(uploads.DOCUMENT)
     made["components"]["securitySchemes"] = _SECURITY
-    for rule in TABLE:
+    for rule in (rule for rule in TABLE if not at_console(rule.path)):
         described = made["paths"].setdefault(rule.path, {}).setdefault(rule.method.lower(), {"responses": {}})
         described["security"] = _security(rule)
         described["responses"].pop("422", None)  # FastAPI's own; ours is 400, in the envelope
@@ -79,7 +79,7 @@ def _add(schemas: dict[str, Any], kind: type[BaseModel]) -> dict[str, str]:
 def _security(rule: Rule) -> list[dict[str, list[str]]]:
     if rule.endpoint is None:
         return []
-    also = ["bare_key"] if rule.path in ANTHROPIC_PATHS else ["session"] if rule.administers else []
+    also = ["bare_key"] if rule.path in ANTHROPIC_PATHS else ["session"] if rule.by_session else []
     return [{name: []} for name in ("key", *also)]
 
 

@@ -67,7 +67,7 @@ class Room:
             SumikaError: `no_room`, with the numbers.
         """
         self.release(engine_id)
-        place = self._find(base, folder)
+        place = self.find(base, folder)
         if isinstance(place, SumikaError):
             raise place
         self._claims[engine_id] = _Claim(place.pool.gpu, place.planned, settled=False)
@@ -75,7 +75,7 @@ class Room:
 
     def lacking(self, base: Version, folder: Path, *, without: Collection[str] = ()) -> SumikaError | None:
         """Why an engine for `base` can't start now; or could not, if the engines `without` were gone. None: it can."""
-        found = self._find(base, folder, without)
+        found = self.find(base, folder, without)
         return found if isinstance(found, SumikaError) else None
 
     def adopt(self, engine_id: str, gpu: int | None, size: int | None) -> None:
@@ -110,7 +110,8 @@ class Room:
     def release(self, engine_id: str) -> None:
         self._claims.pop(engine_id, None)
 
-    def _find(self, base: Version, folder: Path, without: Collection[str] = ()) -> Place | SumikaError:
+    def find(self, base: Version, folder: Path, without: Collection[str] = ()) -> Place | SumikaError:
+        """Where an engine for `base` could start now, or if the engines `without` were gone; why nowhere."""
         offers = [(self._free(pool, without), self._need(base, folder, pool), pool) for pool in self._meter.pools()]
         offers.sort(key=lambda offer: offer[0], reverse=True)
         for free, need, pool in offers:

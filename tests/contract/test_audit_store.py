@@ -1,8 +1,7 @@
-"""What the audit log needs of every store: SQLite always, PostgreSQL where SUMIKA_TEST_POSTGRESQL_URL names an empty database."""
+"""What the audit log needs of every store."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from sumika.models import audit, clock, keys, schema
+from sumika.models import audit, clock, keys
 from sumika.models.actor import Actor
 from sumika.models.audit import Action, pruning
 from sumika.models.audit.verify import verify
@@ -20,19 +19,12 @@ from sumika.models.home import Home
 from sumika.models.store import Store
 from tests.conftest import ROOT
 
-POSTGRESQL = os.environ.get("SUMIKA_TEST_POSTGRESQL_URL")
 
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not POSTGRESQL, reason="no server named"))])
-def log(request: pytest.FixtureRequest, home: Home) -> Iterator[Store]:
-    url = f"sqlite:///{home.database}" if request.param == "sqlite" else str(POSTGRESQL)
+@pytest.fixture
+def log(url: str, home: Home) -> Iterator[Store]:
     store = Store(url, by=Actor("cli:me@here", "operator"), after_write=Witness(home).look)
     store.migrate()
     yield store
-    if request.param == "postgresql":
-        with store.engine.begin() as connection:
-            schema.metadata.drop_all(connection)
-            connection.execute(text("drop table alembic_version; drop function audit_guard, audit_contents_guard"))
     store.close()
 
 

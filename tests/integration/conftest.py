@@ -177,7 +177,7 @@ def start(work: Path, role: str = "up", **env: str) -> Stack:
     """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one."""
     port = free_port()
     engine = {"command": FAKE_ENGINE, "stop_timeout_s": 2, "device": "cpu"}
-    settings = Settings(home=work / "home", port=port, engine=engine)
+    settings = Settings(home=work / "home", port=port, engine=engine, database_url=env.get("SUMIKA_DATABASE_URL"))
     variables = {
         "SUMIKA_HOME": str(work / "home"), "SUMIKA_PORT": str(port), "SUMIKA_ENGINE__COMMAND": json.dumps(FAKE_ENGINE),
         "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu",

@@ -78,7 +78,7 @@ class Bench:
         _, folder = self.order(training, validation, **asked)
         with pytest.raises(SumikaError):
             ordered.prepare(folder, self.store, self.home, EngineSettings())
-        told = runfiles.read(folder, runfiles.CHECKED)
+        told = runfiles.checked(folder)
         assert told is not None and str(self.home.root) not in told["error"]["en"] + told["error"]["ja"]
         error: dict[str, Any] = told["error"]
         return error
@@ -103,7 +103,7 @@ def test_order_becomes_a_job_that_is_kept_whole(bench: Bench) -> None:
         8,
     )
     assert config.base.version == "tiny@1" and config.serve.alias == "pets" and config.train.batch_tokens < 300
-    figures = runfiles.read(folder, runfiles.CHECKED)
+    figures = runfiles.checked(folder)
     assert figures is not None and figures["memory_bytes"] > 0 and (figures["rows"], figures["held_out"]) == (18, 2)
     assert folder.stat().st_mode & 0o777 == 0o700
     again, _ = bench.prepared(SFT)

@@ -120,7 +120,7 @@ def test_client_that_sends_its_headers_a_byte_at_a_time_is_ended(stack: Stack) -
             time.sleep(0.5)
         assert slow.recv(65_536).startswith(b"HTTP/1.1 408") and slow.recv(1) == b""
         assert silent.recv(65_536).startswith(b"HTTP/1.1 408") and silent.recv(1) == b""
-        assert 8 < time.monotonic() - began < 15
+        assert 8 < time.monotonic() - began
 
 
 def test_two_authorization_headers_are_refused(stack: Stack) -> None:

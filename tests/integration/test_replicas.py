@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sumika.models import scales
+from sumika.models import engines, scales
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.registry import Version
+from sumika.models.store import revision
 from tests.integration.conftest import Stack, finish, start, until
 from tests.integration.test_swaps import stream_text
 
@@ -41,6 +42,14 @@ def scaled(stack: Stack, base: Version, replicas: int) -> list[EngineRow]:
         return len(ready(stack, base)) == replicas == len([e for e in stack.engines() if e.base_id == base.id])
 
     until(there, what=f"{replicas} engines")
+    with stack.store.read() as connection:
+        now = revision(connection)
+
+    def seen() -> bool:
+        with stack.store.read() as connection:
+            return all(gateway.seen_revision >= now for gateway in engines.list_gateways(connection))
+
+    until(seen, what="the gateway knows them")
     return ready(stack, base)
 
 
@@ -67,8 +76,8 @@ def test_swap_loads_and_proves_on_every_engine_and_load_is_shared(shared: Stack)
 def test_engine_that_dies_is_not_missed(shared: Stack) -> None:
     base = shared.base("spare", seed=5)
     shared.deploy("spare", base)
-    engines = scaled(shared, base, 2)
-    pid = engines[0].pid
+    both = scaled(shared, base, 2)
+    pid = both[0].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     answers = [shared.chat("spare").status_code for _ in range(20)]

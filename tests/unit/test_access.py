@@ -17,16 +17,8 @@ from sumika.serving.access import TABLE, Rule, Table
 from sumika.serving.app import create_app
 from sumika.serving.gate import Gate
 
-PLACES = {
-    "{alias}": "faq",
-    "{key_id}": "k1",
-    "{name}": "soumu",
-    "{move_id}": "7",
-    "{ref}": "faq@1",
-    "{file_id}": "file-1",
-    "{batch_id}": "batch_1",
-    "{job_id}": "ftjob-1",
-}
+PLACES = {"{alias}": "faq", "{key_id}": "k1", "{name}": "soumu", "{move_id}": "7", "{ref}": "faq@1", "{kind}": "team", "{job_id}": "3",
+          "{act}": "rollback", "{file}": "console.css", "{file_id}": "file-1", "{batch_id}": "batch_1"}  # fmt: skip
 
 
 class Knows:
@@ -46,7 +38,13 @@ class Nobody:
 
 
 async def ask(
-    method: str, path: str, token: str = "", body: object = None, query: str = "", raw: bytes | None = None
+    method: str,
+    path: str,
+    token: str = "",
+    body: object = None,
+    query: str = "",
+    raw: bytes | None = None,
+    kind: str = "application/json",
 ) -> tuple[int, str | None]:
     """Status and code of the gate's answer; 200 where the handler was reached, which then saw the whole body."""
     sent = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
@@ -68,7 +66,7 @@ async def ask(
         answers.append(message)
 
     headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
-    headers.append((b"content-type", b"application/json"))
+    headers.append((b"content-type", kind.encode()))
     scope = {
         "type": "http", "method": method, "path": path, "headers": headers, "state": {},
         "query_string": query.encode(),
@@ -123,6 +121,8 @@ async def test_field_by_role(rule: Rule) -> None:
     for role in rule.roles:
         for name in (*rule.fields, "role", "user_role", "id", "__class__", "Name"):
             given: dict[str, Any] = {"query": f"{name}=1"} if in_query else {"body": {name: 1}}
+            if rule.form:
+                given = {"raw": f"{name}=1".encode(), "kind": "application/x-www-form-urlencoded"}
             status, code = await ask(rule.method, spelled(rule), role, **given)
             if name not in rule.fields:
                 assert (status, code) == (400, "unknown_field"), name
@@ -140,7 +140,7 @@ def test_what_the_table_must_say() -> None:
     assert rules["POST", "/admin/v1/aliases/{alias}/deploy"].fields["override"] == {"admin"}
     assert rules["GET", "/metrics"].roles == rules["POST", "/admin/v1/teams"].roles == {"admin"}
     assert {rule.path for rule in TABLE if rule.endpoint is None} == {
-        "/health/live", "/health/ready", "/auth/login", "/auth/callback", "/auth/logout",
+        "/health/live", "/health/ready", "/auth/login", "/auth/callback", "/auth/logout", "/console/sign-in", "/console/static/{file}",
     }  # fmt: skip
 
 

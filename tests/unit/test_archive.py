@@ -365,9 +365,9 @@ def test_huge_header_is_refused_unread(their_store: Store, there: Home, tmp_path
         with file.open("wb") as out:
             out.write(plain(HEADER, b"", size=said)[0].tobuf(tarfile.GNU_FORMAT))
             out.truncate(min(said + 512, 2**33))  # sparse
-        began = time.monotonic()
+        began = time.thread_time()  # work, not waiting: the machine may be busy
         refused(their_store, there, file, "bad_archive")
-        assert time.monotonic() - began < 2
+        assert time.thread_time() - began < 2
 
 
 def test_many_files_are_refused(home: Home, their_store: Store, there: Home, good: Path) -> None:

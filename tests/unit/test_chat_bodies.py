@@ -157,11 +157,11 @@ def deep(levels: int) -> Any:
     ids=lambda inside: str(inside)[:60],
 )  # fmt: skip
 def test_schema_that_would_cost_too_much_is_refused_soon(inside: Any) -> None:
-    began = time.monotonic()
+    began = time.thread_time()  # work, not waiting: the machine may be busy
     assert refused(response_format=schema(inside)).code in ("schema_refused", "invalid_json")
     told = refused(tools=[{"type": "function", "function": {"name": "f", "parameters": inside}}])
     assert told.code in ("schema_refused", "invalid_json")
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ async def test_a_server_that_is_gone_leaves_each_worker_to_count_by_itself(clock
     await refused(one, 1, KEY)
     for each in held:
         await one.settle(each, 1)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20, "it does not wait for the server again and again"
     assert b"sumika_limits_alone_total 1.0" in metrics.text()
     await gone.close()
 

@@ -92,7 +92,9 @@ async def test_person_signs_in_acts_and_signs_out(browser: httpx.AsyncClient, is
     assert secret not in str(row) and sessions.hashed(secret) in row and len(secret) >= 43
     me = (await browser.get("/admin/v1/me")).json()
     assert (me["id"], me["role"], me["team"]) == ("oidc:company:5f1c0a3e", "engineer", "dx")
-    assert (await browser.get("/v1/models")).status_code == 401  # a cookie opens the admin API alone
+    assert (await browser.get("/v1/models")).status_code == 200  # what the console's playground asks
+    assert (await browser.get("/metrics")).status_code == 401
+    assert (await browser.post("/v1/chat/completions", json={})).status_code == 403  # not from our own page
     assert (await browser.post("/auth/logout", headers={"origin": OURS})).status_code == 204
     browser.cookies.set(SESSION, secret, domain="ai.example.co.jp")
     assert code(await browser.get("/admin/v1/me")) == (401, "invalid_api_key")

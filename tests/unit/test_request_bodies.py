@@ -51,10 +51,10 @@ def test_temperature_that_is_none_is_refused(text: bytes) -> None:
     ids=range(14),
 )  # fmt: skip
 def test_body_that_is_huge_or_deep_is_refused_soon(body: bytes) -> None:
-    began = time.monotonic()
+    began = time.thread_time()  # work, not waiting: the machine may be busy
     refused(body)
     refused(body, CompletionRequest)
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from markupsafe import Markup, escape
 
 from sumika.finetune.data.histogram import Histogram
 from sumika.finetune.data.report import Report
+from sumika.models import runfiles
 from sumika.models.errors import Language
 from sumika.models.home import write_atomically
 
-HTML, JSON = "data-report.html", "data-report.json"
+HTML, JSON = "data-report.html", runfiles.DATA
 
 
 def keep(report: Report, folder: Path, language: Language = "ja") -> Path:

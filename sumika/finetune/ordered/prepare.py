@@ -42,7 +42,8 @@ def prepare(folder: Path, store: Store, home: Home, engine: EngineSettings) -> N
         checked = checks.check(config, store, home, engine=engine)
     except SumikaError as error:
         told = {"code": error.code, "en": _by_id(error.en, asked, folder), "ja": _by_id(error.ja, asked, folder)}
-        runs.keep(folder, runfiles.CHECKED, {"error": told | {"param": error.param or _blamed(error.en, folder)}})
+        param = error.param or _blamed(error.en, folder)
+        runs.keep(folder, runfiles.CHECKED, {"error": told | ({"param": param} if param is not None else {})})
         raise
     runs.keep_config(folder, config)
     runs.keep(folder, runfiles.CHECKED, checked.figures())

@@ -11,15 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from sumika.finetune import runs
+from sumika.models import runfiles
 from sumika.models.jobs import Job
+from sumika.models.runfiles import LOG as LOG
 
-LOG = "train.log"
 # What a training may see of our environment; MLflow's own are there for a server that asks who comes.
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH",
     "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_SERVER_CERT_PATH",
 )  # fmt: skip
-_TAIL_BYTES = 8_192
 
 
 class Child:
@@ -66,21 +66,11 @@ class Child:
         self._process.wait()
 
     def last_words(self, lines: int = 15) -> str:
-        return tail(self.run / LOG, lines)
+        return runfiles.tail(self.run, lines)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-
-
-def tail(log: Path, lines: int) -> str:
-    """The last lines of a log; progress bars' carriage returns count as line ends."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
 
 
 def _environment(job: Job, ours: Mapping[str, str]) -> dict[str, str]:

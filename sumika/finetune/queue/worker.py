@@ -85,7 +85,7 @@ class Worker:
 
     def _ended(self, child: Child, status: int, *, cancelled: bool) -> None:
         job, told = child.job, runs.result(child.run)
-        checked = runfiles.read(child.run, runfiles.CHECKED) if child.prepares else None
+        checked = runfiles.checked(child.run) if child.prepares else None
         if checked is not None and status == 0 and not cancelled:
             return self._prepared(job, int(checked["memory_bytes"]))
         state: jobs.State

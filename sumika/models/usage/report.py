@@ -47,24 +47,28 @@ def check(by: Sequence[str]) -> None:
             )
 
 
-def sums(connection: Connection, by: Sequence[str], span: Span) -> list[dict[str, Any]]:
+def sums(connection: Connection, by: Sequence[str], span: Span, *, team: str | None = None) -> list[dict[str, Any]]:
     """One dict for each group: the columns of `by`, in its order, and `FIGURES` (means for the `_ms`, milliseconds).
-    A day is one of this machine's time zone.
+    A day is one of this machine's time zone. `team`: of this one alone.
 
     Raises:
         SumikaError: `bad_column`.
     """
     check(by)
     if DAY not in by:
-        return list(_grouped(connection, by, span, None))
+        return list(_grouped(connection, by, span, None, team))
     spans = _days(*_bounds(connection, span))
-    rows = [row for day, within in spans for row in _grouped(connection, by, within, day)]
+    rows = [row for day, within in spans for row in _grouped(connection, by, within, day, team)]
     return sorted(rows, key=lambda row: [str(row[name] or "") for name in by])
 
 
-def _grouped(connection: Connection, by: Sequence[str], span: Span, day: date | None) -> Iterator[dict[str, Any]]:
+def _grouped(
+    connection: Connection, by: Sequence[str], span: Span, day: date | None, team: str | None
+) -> Iterator[dict[str, Any]]:
     columns = [COLUMNS[name] for name in by if name != DAY]
     asked = select(*columns, *_SUMS).group_by(*columns).order_by(*columns)
+    if team is not None:
+        asked = asked.where(_u.c.team == team)
     if span.since is not None:
         asked = asked.where(_u.c.at >= clock.spell(span.since))
     if span.until is not None:

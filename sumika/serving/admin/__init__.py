@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving.admin import aliases, keys, moves, status, teams, versions
+from sumika.serving import vllm
+from sumika.serving.admin import (
+    aliases,
+    auditing,
+    costs,
+    imports,
+    jobs,
+    keys,
+    limits,
+    moves,
+    plans,
+    status,
+    teams,
+    usage,
+    versions,
+)
+from sumika.serving.memory import meter
 
 PREFIX = "/admin/v1"
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, settings: Settings) -> APIRouter:
     """All routes, over `store`."""
     made = APIRouter(prefix=PREFIX)
-    for part in (status, keys, teams, aliases, moves, versions):
+    gauge = meter(vllm.device(settings.engine))
+    for part in (keys, teams, aliases, moves, limits, usage, costs):
         made.include_router(part.router(store))
+    for one in (versions, jobs, auditing, imports):
+        made.include_router(one.router(store, settings))
+    made.include_router(status.router(store, gauge))
+    made.include_router(plans.router(store, settings, gauge))
     return made

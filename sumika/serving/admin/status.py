@@ -14,9 +14,10 @@ from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.store import Store, revision
 from sumika.serving.admin.aliases import described
 from sumika.serving.admin.asking import Asker
+from sumika.serving.memory import Meter
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, gauge: Meter) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/me")
@@ -40,6 +41,7 @@ def router(store: Store) -> APIRouter:
                 "moves": under_way,
                 "engines": _engines(connection, engines.list_all(connection)),
                 "gateways": [_gateway(row) for row in engines.list_gateways(connection)],
+                "memory": [asdict(pool) for pool in gauge.pools()],
             }
 
     return routes
@@ -57,4 +59,10 @@ def _engines(connection: Connection, rows: list[EngineRow]) -> list[dict[str, An
 
 def _gateway(row: GatewayRow) -> dict[str, Any]:
     running = sum(count for versions in row.running.values() for count in versions.values())
-    return {"id": row.id, "seen_revision": row.seen_revision, "running": running, "beat_at": row.beat_at}
+    return {
+        "id": row.id,
+        "seen_revision": row.seen_revision,
+        "running": running,
+        "waiting": sum(row.waiting.values()),
+        "beat_at": row.beat_at,
+    }

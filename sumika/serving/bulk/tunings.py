@@ -26,7 +26,7 @@ def status(order: Order) -> str:
 def shown(order: Order, folder: Path, speak: Language) -> dict[str, Any]:
     """`folder`: the run's."""
     asked, job, now = order.asked, order.job, status(order)
-    progress = runfiles.read(folder, runfiles.PROGRESS) or {}
+    progress = runfiles.progress(folder)
     left = progress.get("eta_s") if now == "running" else None
     hyper = {
         "n_epochs": asked.epochs or "auto", "batch_size": asked.rows or "auto", "learning_rate_multiplier": asked.rate or "auto",
@@ -129,7 +129,7 @@ def _by_step(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def _refused(order: Order, folder: Path, speak: Language) -> str:
-    result = runfiles.read(folder, runfiles.RESULT) or {}
+    result = runfiles.result(folder) or {}
     reasons = "; ".join(one[speak] for one in result.get("evaluation", {}).get("reasons", []))
     en = f"Trained and registered as {order.job.version}, but its evaluation refused it, so it may not serve. {reasons}"
     ja = f"{order.job.version} として登録しましたが、評価に合格しなかったため配備できません。{reasons}"
@@ -137,6 +137,6 @@ def _refused(order: Order, folder: Path, speak: Language) -> str:
 
 
 def _trained_tokens(folder: Path) -> int | None:
-    result = runfiles.read(folder, runfiles.RESULT) or {}
+    result = runfiles.result(folder) or {}
     told: int | None = result.get("figures", {}).get("trained_tokens")
     return told

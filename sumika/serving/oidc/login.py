@@ -20,6 +20,7 @@ from sumika.models.errors import SumikaError, quoted
 from sumika.models.oidc_settings import IssuerSettings, OidcSettings
 from sumika.models.principals import Principal
 from sumika.models.store import Store
+from sumika.serving import browser_sessions
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
 from sumika.serving.oidc import people, tokens
 from sumika.serving.oidc.fetching import Unreachable, unreachable
@@ -43,26 +44,26 @@ def router(settings: OidcSettings, providers: Sequence[Provider], tickets: Ticke
         provider = login.provider(issuer)
         ticket = Ticket.new(provider.settings.name, next)
         response = RedirectResponse(await login.leads_to(provider, ticket), status_code=303)
-        _keep(response, _TICKET_COOKIE, tickets.seal(ticket), LIFE_S)
+        browser_sessions.keep(response, _TICKET_COOKIE, tickets.seal(ticket), LIFE_S)
         return response
 
     @routes.get("/callback")
     async def callback(request: Request) -> Response:
         ticket = tickets.open(request.cookies.get(_TICKET_COOKIE, ""))
         principal = await login.principal(ticket, request)
-        secret = await asyncio.to_thread(login.begin, principal, session_of(request.scope))
+        secret = await asyncio.to_thread(browser_sessions.begin, store, principal, session_of(request.scope))
         response = RedirectResponse(ticket.next if ticket else "/", status_code=303)
-        response.delete_cookie(_TICKET_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
-        _keep(response, SESSION_COOKIE, secret, int(sessions.LONGEST.total_seconds()))
+        browser_sessions.forget(response, _TICKET_COOKIE)
+        browser_sessions.keep(response, SESSION_COOKIE, secret, int(sessions.LONGEST.total_seconds()))
         return response
 
     @routes.post("/logout")
     async def logout(request: Request) -> Response:
         check_origin(request.scope, settings.public_url)
         if held := session_of(request.scope):
-            await asyncio.to_thread(login.end, held)
+            await asyncio.to_thread(browser_sessions.end, store, held)
         response = Response(status_code=204)
-        response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+        browser_sessions.forget(response)
         return response
 
     return routes
@@ -163,36 +164,9 @@ class _Login:
             log.info("an ID token was refused: %s", refused)
             raise _failed("the issuer's answer could not be verified") from None
 
-    def begin(self, principal: Principal, before: str | None) -> str:
-        """A new session; the one that the browser had ends."""
-        with self._store.write(by=Actor(principal.id, principal.role)) as connection:
-            if before is not None:
-                sessions.end(connection, before)
-            return sessions.begin(connection, principal)
-
-    def end(self, held: str) -> None:
-        with self._store.read() as connection:
-            found = sessions.find(connection, held)
-        if found is not None:
-            with self._store.write(by=Actor(found[0].id, found[0].role)) as connection:
-                sessions.end(connection, held)
-
     def _tell_stranger(self, identity: str) -> None:
         with self._store.write(by=Actor(identity)) as connection:
             audit.append(connection, Action.SESSION_BEGIN, identity, outcome="refused", reason="no_role")
-
-
-def find_session(settings: OidcSettings, store: Store, secret: str) -> Principal | None:
-    """Who holds a session, where the settings still grant it; its time of last use moves on."""
-    with store.read() as connection:
-        found = sessions.find(connection, secret)
-    if found is None or not people.still_granted(settings, found[0]):
-        return None
-    principal, is_old = found
-    if is_old:
-        with store.write(quiet=True) as connection:
-            sessions.touch(connection, secret)
-    return principal
 
 
 def _client_auth(settings: IssuerSettings) -> str | None:
@@ -212,11 +186,6 @@ def _client_auth(settings: IssuerSettings) -> str | None:
             f"oidc: 「{settings.name}」の client_secret_file を読めません({type(error).__name__})。パスか権限を直してください。",
         ) from None
     return aiohttp.encode_basic_auth(quote(settings.client_id, safe=""), quote(secret, safe=""))
-
-
-def _keep(response: Response, name: str, value: str, seconds: int) -> None:
-    """`__Host-`: Secure, for this host alone, on every path. Lax: the issuer's redirect back to us must bring it."""
-    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
 
 
 def _failed(why: str) -> SumikaError:

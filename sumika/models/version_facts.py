@@ -1,4 +1,4 @@
-"""All that is known of one version, as `--json` prints it and `version_page` shows it."""
+"""All that is known of one version, as the command line and the console tell it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sumika.cli import proof
-from sumika.models import aliases, canary, manifest, moves, registry, signing
+from sumika.models import aliases, canary, manifest, moves, proof, registry, signing
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.manifest import FileEntry

@@ -1,0 +1,96 @@
+"""Figures as people read them: filters of the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from markupsafe import Markup
+
+from sumika.models import clock
+from sumika.models.errors import Language
+
+_NONE = "–"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """1,234,567."""
+    return _NONE if value is None else f"{value:,.{digits}f}"
+
+
+def size(count: float | None) -> str:
+    """Bytes, in the unit that gives one to four figures before the point."""
+    if count is None:
+        return _NONE
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= factor:
+            return f"{count / factor:,.1f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def yen(value: float | None) -> str:
+    """Without decimals, but for amounts below ten."""
+    if value is None:
+        return _NONE
+    return f"¥{value:,.2f}" if 0 < value < 10 else f"¥{value:,.0f}"
+
+
+def many(value: float | None, language: Language) -> str:
+    """A large count in words: 49.2億, 4.9 billion."""
+    if value is None:
+        return _NONE
+    units = ((1e12, "兆"), (1e8, "億"), (1e4, "万")) if language == "ja" else ((1e12, " T"), (1e9, " G"), (1e6, " M"))
+    for factor, unit in units:
+        if value >= factor:
+            return f"{value / factor:,.1f}{unit}"
+    return f"{value:,.0f}"
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}%" if whole else _NONE
+
+
+def moment(spelt: str | None) -> Markup | str:
+    """A moment of the store, in this machine's time zone."""
+    if not spelt:
+        return _NONE
+    local = clock.parse(spelt).astimezone()
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(spelt, local.strftime("%Y-%m-%d %H:%M:%S %z"), _short(local))
+
+
+def seconds(value: float | None) -> str:
+    """1:02:03, 4:05."""
+    if value is None:
+        return _NONE
+    minutes, rest = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def brief(text: str | None, length: int = 12) -> str:
+    """The beginning of a hash."""
+    return _NONE if not text else text if len(text) <= length else f"{text[:length]}…"
+
+
+def at(value: Any, path: str) -> Any:
+    """What lies under a dotted path; None where metadata, which may come from anybody's archive, has another shape."""
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def plain(value: object) -> str:
+    """Any fact: fractions to six significant figures, nothing as a dash."""
+    return _NONE if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _short(local: datetime) -> str:
+    same_year = local.year == datetime.now().astimezone().year
+    return local.strftime("%m/%d %H:%M" if same_year else "%Y/%m/%d %H:%M")
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number, "size": size, "yen": yen, "many": many, "moment": moment, "seconds": seconds, "brief": brief, "at": at,
+    "plain": plain,
+}  # fmt: skip
