@@ -31,6 +31,9 @@ _PASSED_ON = (
     "TZ",
 )
 _DEFAULT_CONTEXT = 8_192
+# llguidance compiles any schema in milliseconds (docs/performance.md), and without white space between its parts: a small model
+# that is free to may write line breaks until its tokens are spent.
+_STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 
 
 def device(settings: EngineSettings) -> Device:
@@ -63,7 +66,7 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
-    argv += _adapters(settings, on, serve, folder) if task == "chat" else _pooling(task, base.meta)
+    argv += _generating(settings, on, serve, folder) if task == "chat" else _pooling(task, base.meta)
     if on == "cuda":
         argv += ["--gpu-memory-utilization", f"{share:.4f}"]
         argv += ["--enable-sleep-mode"] * settings.sleep
@@ -91,6 +94,8 @@ def environment(
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        # Its grammars of tool calls are xgrammar's own; without them a call that must be made is JSON by schema.
+        "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
         "PYTHONUNBUFFERED": "1",
     }
     if on == "cpu":
@@ -104,9 +109,11 @@ def environment(
     return env
 
 
-def _adapters(settings: EngineSettings, on: Device, serve: Mapping[str, Any], folder: Path) -> list[str]:
+def _generating(settings: EngineSettings, on: Device, serve: Mapping[str, Any], folder: Path) -> list[str]:
+    """Tokens, with adapters."""
     slots = _slots(settings, on, serve, folder)
     return [
+        "--structured-outputs-config", json.dumps(_STRUCTURED_OUTPUTS),
         "--enable-lora", "--max-lora-rank", str(settings.max_lora_rank),
         "--max-loras", str(slots.max_loras), "--max-cpu-loras", str(slots.max_cpu_loras),
     ]  # fmt: skip

@@ -150,7 +150,7 @@ def deep(levels: int) -> Any:
         {"type": "string", "pattern": "a{1,99999}"}, {"type": "string", "pattern": "a{1,129}"}, {"type": "string", "pattern": "(?=a)b"}, {"type": "string", "pattern": r"(a)\1"},
         {"type": "string", "pattern": "a" * 600}, {"patternProperties": {"(a*)*": {}}},
         {"type": "string", "maxLength": 10**9}, {"type": "array", "maxItems": 10**6}, {"minItems": -1},
-        {"properties": {f"p{i}": {"type": "string"} for i in range(501)}}, {"properties": {f"p{i}": {"maxLength": 9} for i in range(101)}}, {"description": "x" * 130_000}, {"const": "x" * 130_000},
+        {"properties": {f"p{i}": {"type": "string"} for i in range(451)}}, {"description": "x" * 130_000}, {"const": "x" * 130_000},
         {"$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(150)} | {"d150": {}}, "$ref": "#/$defs/d0"},
         {"$defs": {f"d{i}": {} for i in range(300)}, "anyOf": [{"$ref": f"#/$defs/d{i}"} for i in range(300)]},
     ],
@@ -171,9 +171,22 @@ def test_schema_that_would_cost_too_much_is_refused_soon(inside: Any) -> None:
         {"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}, "enum": {"type": "string"}, "maxLength": {"type": "integer"}}},
         {"$defs": {"a": {"type": "string"}}, "properties": {"x": {"$ref": "#/$defs/a"}, "y": {"$ref": "#/$defs/a"}}},
         {"enum": [{"$ref": "https://example.com"}, None]}, {"default": {"pattern": "(a+)+"}}, {"type": "string", "pattern": "[(+*]+[)]"},
-        {"properties": {f"p{i}": {"type": "string"} for i in range(500)}},
+        {"properties": {f"p{i}": {"type": "string"} for i in range(450)}}, {"properties": {"oneOf": {"enum": ["x-guidance"]}, "x-guidance": {}}}, {"const": {"oneOf": 1}},
     ],
     ids=lambda inside: str(inside)[:60],
 )  # fmt: skip
 def test_schema_of_an_honest_client_is_taken_unchanged(inside: Any) -> None:
     assert sent(response_format=schema(inside))["response_format"] == schema(inside)
+
+
+@pytest.mark.parametrize(
+    ("inside", "compiled"),
+    [
+        ({"oneOf": [{"const": 1}, {"oneOf": []}]}, {"anyOf": [{"const": 1}, {"anyOf": []}]}),
+        ({"oneOf": [{}], "anyOf": [{"type": "string"}]}, {"anyOf": [{"type": "string"}], "allOf": [{"anyOf": [{}]}]}),
+        ({"type": "object", "x-guidance": {"lenient": True}}, {"type": "object"}),
+        ({"properties": {"a": {"oneOf": [{}], "x-guidance": 1}}}, {"properties": {"a": {"anyOf": [{}]}}}),
+    ],
+)
+def test_schema_is_told_as_the_engines_compiler_takes_it(inside: Any, compiled: Any) -> None:
+    assert sent(response_format=schema(inside))["response_format"] == schema(compiled)
