@@ -15,8 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Route as StarletteRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from sumika import __version__
 from sumika.models.audit.witness import Witness
@@ -33,6 +32,7 @@ from sumika.serving.console.api import Api
 from sumika.serving.console.pages import Pages
 from sumika.serving.console.sign_in import KeyHolders
 from sumika.serving.directory import Directory, Route
+from sumika.serving.front import Edge, Front
 from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
 
 log = logging.getLogger(__name__)
-
-_REQUEST_ID = b"x-request-id"
 
 
 def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
@@ -96,7 +94,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            await upstream.close()
+            upstream.close()
             await outside.close()
             if shared is not None:
                 await shared.close()
@@ -107,20 +105,34 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
             instead.sign()
             directory.leave()
 
-    app = FastAPI(title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.router.redirect_slashes = False  # the redirect would lead to whatever host the client names
-    app.state.gateway = gateway
-    for operation in OPERATIONS:
-        app.router.routes.append(StarletteRoute(operation.path, Inference(gateway, operation), methods=["POST"]))
-    _add_models(app, gateway)
-    _add_document(app)
-    _add_operations(app, gateway)
+    pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
 
     def answer(error: SumikaError, scope: Scope) -> Response:
         """To people at the console as a page, to programs as OpenAI's clients expect it."""
         return pages.told(error, scope) if at_console(scope["path"]) else error_response(error, scope)
 
-    pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
+    def surround(inside: ASGIApp) -> ASGIApp:
+        gate = Gate(
+            inside,
+            table=Table(),
+            tokens=[known, TokenAuthenticator(providers)],
+            sessions=SessionAuthenticator(lambda held: browser_sessions.find(settings.oidc, store, held)),
+            origin=settings.oidc.public_url,
+            refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
+            answer=answer,
+        )
+        return Edge(gate, recorder.refused.count, lambda scope, error: answer(_fault(scope, error), scope))
+
+    app = Front(
+        surround=surround, title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.router.redirect_slashes = False  # the redirect would lead to whatever host the client names
+    app.state.gateway = gateway
+    for operation in OPERATIONS:
+        app.direct(operation.path, Inference(gateway, operation))
+    _add_models(app, gateway)
+    _add_document(app)
+    _add_operations(app, gateway)
     administering = admin.router(store, settings)
     app.include_router(administering)
     app.include_router(
@@ -128,16 +140,6 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     )
     bulk.add_to(app)
     app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
-    app.add_middleware(
-        Gate,
-        table=Table(),
-        tokens=[known, TokenAuthenticator(providers)],
-        sessions=SessionAuthenticator(lambda held: browser_sessions.find(settings.oidc, store, held)),
-        origin=settings.oidc.public_url,
-        refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
-        answer=answer,
-    )
-    app.add_middleware(RequestIds, refused=recorder.refused.count)
     _add_errors(app, answer)
     return app
 
@@ -212,33 +214,6 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-class RequestIds:
-    """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed.
-
-    `refused` is told of each answer that is an error, whoever gave it.
-    """
-
-    def __init__(self, app: ASGIApp, refused: Callable[[Scope, int], None]) -> None:
-        self._app = app
-        self._refused = refused
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = f"req-{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] >= 400:
-                    self._refused(scope, message["status"])
-                message["headers"] = [*message.get("headers", []), (_REQUEST_ID, request_id.encode())]
-            await send(message)
-
-        await self._app(scope, receive, with_id)
-
-
 def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) -> None:
     """Whatever is raised, as `answer` words it."""
 
@@ -258,17 +233,19 @@ def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) 
         return answer(requests.invalid(problems), request.scope)
 
     async def fault(request: Request, error: Exception) -> Response:
-        request_id = request.scope["state"]["request_id"]
-        log.error("request %s met a fault of the gateway: %s", request_id, type(error).__name__, exc_info=error)
-        return answer(
-            SumikaError(
-                "gateway_fault", f"The gateway met a fault of its own. Tell your administrator this number: {request_id}.",
-                f"ゲートウェイ内部で問題が起きました。管理者に次の番号を伝えてください: {request_id}", status=500,
-            ),
-            request.scope,
-        )  # fmt: skip
+        return answer(_fault(request.scope, error), request.scope)
 
     app.add_exception_handler(SumikaError, told)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, fault)
+
+
+def _fault(scope: Scope, error: Exception) -> SumikaError:
+    """What a client is told of a fault of ours; the log is told the rest."""
+    request_id = scope["state"]["request_id"]
+    log.error("request %s met a fault of the gateway: %s", request_id, type(error).__name__, exc_info=error)
+    return SumikaError(
+        "gateway_fault", f"The gateway met a fault of its own. Tell your administrator this number: {request_id}.",
+        f"ゲートウェイ内部で問題が起きました。管理者に次の番号を伝えてください: {request_id}", status=500,
+    )  # fmt: skip

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import aiohttp
-
 from sumika.models.errors import SumikaError
 
 
@@ -36,7 +34,7 @@ def refusal(status: int, body: bytes) -> EngineError:
 
 def lost(error: BaseException) -> EngineError:
     """An engine that did not answer, or not to the end."""
-    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, TimeoutError):
         return EngineError(
             "engine_timeout", "The engine did not answer in time. Try again with a shorter prompt or fewer tokens.",
             "エンジンが時間内に応答しませんでした。プロンプトや出力を短くしてやり直してください。", status=504,

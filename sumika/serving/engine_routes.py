@@ -65,12 +65,17 @@ UNUSED = frozenset({
 })  # fmt: skip
 
 
-def url(user: User, method: str, path: str) -> str:
-    """Where to send it: the host is not looked up, since a connector knows one socket alone.
+def path(user: User, method: str, asked: str) -> str:
+    """`asked`, which may have a query.
 
     Raises:
-        ValueError: where `user` has no business at `path`, a fault of ours.
+        ValueError: where `user` has no business there, a fault of ours.
     """
-    if (method, path.partition("?")[0]) not in USED[user]:
-        raise ValueError(f"{user} may not {method} {path}")
-    return f"http://engine{path}"
+    if (method, asked.partition("?")[0]) not in USED[user]:
+        raise ValueError(f"{user} may not {method} {asked}")
+    return asked
+
+
+def url(user: User, method: str, asked: str) -> str:
+    """The same as a URL: its host is not looked up, since a connector knows one socket alone."""
+    return f"http://engine{path(user, method, asked)}"

@@ -21,6 +21,7 @@ _MAX_HEADER_BYTES = 64 * 1024
 _MAX_HEADERS = 100
 # How long a refused client may go on sending, so that the refusal reaches it: a socket closed with unread bytes is reset.
 _LINGER_S = 2.0
+_HEAD = b"HTTP/1.1 "
 # host[:port], the host as a name, an IPv4 address or an IPv6 one in brackets (RFC 9110, 7.2).
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -37,7 +38,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._lingering = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -132,6 +133,40 @@ class BoundedHttp(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._deadline = None
         self._refuse(_slow())
+
+
+class _OneWrite:
+    """A transport that sends an answer's head together with what follows at once: one packet for the client to wake up for."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(_HEAD):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._transport.write(self._held)
+            self._held = b""
 
 
 def _no_http(en: str, ja: str) -> SumikaError:

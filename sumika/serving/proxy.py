@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-import aiohttp
 from starlette.types import Message, Receive, Scope, Send
 
 from sumika.models.errors import SumikaError
@@ -15,14 +14,13 @@ from sumika.serving import engine_errors, engine_routes
 from sumika.serving.dialects import Dialect
 from sumika.serving.replies import language
 from sumika.serving.usage_events import BodyCount, Count, NoCount, StreamCount
+from sumika.serving.wire import EngineLost, Wire, Wires
 
 _EVENT_END = b"\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
 # Longer than how any dialect's last event begins.
 _BEGINNING = 64
-_KEPT_HEADERS = ("content-type",)
 _REASON_BYTES = 64 * 1024
-_JSON = {"content-type": "application/json"}
 
 
 class ClientGone(Exception):
@@ -40,25 +38,15 @@ class Timeouts:
 
 
 class Upstream:
-    """Connections to the engines, one pool for each socket, kept open between requests."""
+    """Connections to the engines."""
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._wires: dict[str, Wires] = {}
 
-    def session(self, socket: str) -> aiohttp.ClientSession:
-        session = self._sessions.get(socket)
-        if session is None:
-            session = self._sessions[socket] = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(path=socket, limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._timeouts.first_byte_s),
-                auto_decompress=False,
-            )
-        return session
-
-    async def close(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
+    def close(self) -> None:
+        for wires in self._wires.values():
+            wires.close()
 
     async def forward(self, socket: str, path: str, body: bytes, request_id: str, answer: Answer) -> None:
         """Send `body` to the engine, under our id for it, and its answer to the client.
@@ -67,23 +55,36 @@ class Upstream:
             SumikaError: `engine_unreachable`, `engine_failed`, or what the engine found wrong with the request;
                 always before the first byte to the client.
         """
+        wires = self._wires.get(socket) or self._wires.setdefault(socket, Wires(socket))
         try:
-            async with self.session(socket).post(
-                engine_routes.url("gateway", "POST", path), data=body, headers=_JSON | {"x-request-id": request_id}
-            ) as response:
-                if response.status != 200:
-                    raise engine_errors.refusal(response.status, await response.content.read(_REASON_BYTES))
-                await answer.start(response)
-                await self._pump(response, answer)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            wire = await wires.take()
+            try:
+                wire.ask(engine_routes.path("gateway", "POST", path), request_id, body)
+                async with asyncio.timeout(self._timeouts.first_byte_s):
+                    await wire.begun()
+                if wire.status != 200:
+                    raise engine_errors.refusal(wire.status, await self._reason(wire))
+                await answer.start(wire.headers)
+                await self._pump(wire, answer)
+            finally:
+                wires.give_back(wire)
+        except (TimeoutError, EngineLost) as error:
             failure = engine_errors.lost(error)
             if not answer.started:
                 raise failure from error
             await answer.break_off(failure)
 
-    async def _pump(self, response: aiohttp.ClientResponse, answer: Answer) -> None:
+    async def _reason(self, wire: Wire) -> bytes:
+        """What the engine says of a refusal, as far as it is of use."""
+        said = b""
+        async with asyncio.timeout(self._timeouts.idle_s):
+            while len(said) < _REASON_BYTES and (more := await wire.read()):
+                said += more
+        return said[:_REASON_BYTES]
+
+    async def _pump(self, wire: Wire, answer: Answer) -> None:
         while True:
-            chunk = await self._next(response.content, answer)
+            chunk = await (self._next(wire, answer) if wire.waits else wire.read())
             if not chunk:
                 break
             try:
@@ -92,10 +93,10 @@ class Upstream:
             except TimeoutError:
                 raise ClientGone from None
         if not answer.complete:
-            raise aiohttp.ClientPayloadError("the stream ended before its last event")
+            raise EngineLost("the stream ended before its last event")
         await answer.end()
 
-    async def _next(self, content: aiohttp.StreamReader, answer: Answer) -> bytes:
+    async def _next(self, wire: Wire, answer: Answer) -> bytes:
         """The next piece of an answer. While a stream's engine is silent over a long prompt, a comment goes to the client now
         and then: proxies on the way end what is silent for a minute."""
         left = self._timeouts.idle_s
@@ -103,7 +104,7 @@ class Upstream:
             patience = min(left, self._timeouts.keep_alive_s) if answer.is_stream else left
             try:
                 async with asyncio.timeout(patience) as waiting:
-                    return await content.readany()
+                    return await wire.read()
             except TimeoutError:
                 left -= patience
                 if left <= 0 or not waiting.expired():
@@ -129,13 +130,15 @@ class Answer:
         """What is ours to tell beside what the engine's answer says of itself."""
         return []
 
-    async def start(self, response: aiohttp.ClientResponse) -> None:
-        self.is_stream = response.content_type == "text/event-stream"
+    async def start(self, headers: Mapping[bytes, bytes]) -> None:
+        """Begin, with what of the engine's `headers` clients may see."""
+        kind = headers.get(b"content-type", b"")
+        self.is_stream = kind.partition(b";")[0].strip().lower() == b"text/event-stream"
+        kept = [(b"content-type", kind)] if kind else []
         if self.is_stream:
             self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage)
-        kept = [(name.encode(), response.headers[name].encode("latin-1")) for name in _KEPT_HEADERS if name in response.headers]
-        if "content-length" in response.headers and not self.is_stream:
-            kept.append((b"content-length", response.headers["content-length"].encode()))
+        elif b"content-length" in headers:
+            kept.append((b"content-length", headers[b"content-length"]))
         await self._send({"type": "http.response.start", "status": 200, "headers": kept + self.headers})
         self.started = True
 

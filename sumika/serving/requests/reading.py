@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -32,7 +33,7 @@ def read_json(body: bytes) -> Any:
     """Raises SumikaError `invalid_json`."""
     try:
         # Text first: json.loads would guess UTF-16 and 32 from bytes.
-        data = json.loads(body.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        data = _DECODER.decode(body.decode("utf-8"))
         _check(data, _MAX_DEPTH)
         return data
     except (ValueError, RecursionError) as error:
@@ -59,12 +60,16 @@ def _no_constant(name: str) -> None:
     raise _Refused(f"{name} is no JSON number")
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _check(value: Any, depth: int) -> None:
     """Bound the depth, and refuse lone surrogates and infinite numbers, which would fail later and elsewhere."""
     if depth == 0:
         raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        if not value.isascii() and _SURROGATE.search(value):
             raise _Refused("a text holds half of a surrogate pair")
     elif isinstance(value, list):
         for item in value:
