@@ -147,6 +147,8 @@ class _OneWrite:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        if not data:
+            return
         if self._held:
             data, self._held = self._held + data, b""
         elif data.startswith(_HEAD):

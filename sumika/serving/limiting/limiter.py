@@ -29,20 +29,15 @@ _ALONE_S = 1.0
 
 
 class Charge(NamedTuple):
-    """`cost` of `limit` for one subject, on the counter of the minute it was reserved in."""
+    """`cost` of `limit` for one subject, on the `counter` of the minute it was reserved in; `before` is that of the minute before."""
 
     subject: Subject
     unit: Unit
     limit: int
     cost: int
     minute: int
-
-    @property
-    def counter(self) -> str:
-        return self.counter_at(self.minute)
-
-    def counter_at(self, minute: int) -> str:
-        return f"{self.subject[0]}:{self.subject[1]}:{self.unit}:{minute}"
+    counter: str
+    before: str
 
 
 class Standing(NamedTuple):
@@ -154,11 +149,14 @@ class Limiter:
         if not charges:
             return
         added = await held.ledger.add({charge.counter: charge.cost for charge in charges})
-        before = await held.ledger.read([charge.counter_at(charge.minute - 1) for charge in charges])
-        states = list(zip(charges, before, added, strict=True))
-        held.standings = [_standing(charge, previous, current, now) for charge, previous, current in states]
-        for charge, previous, current in states:
-            if window.used(previous, current, now) > charge.limit:
+        before = await held.ledger.read([charge.before for charge in charges])
+        used = list(map(window.used, before, added, itertools.repeat(now)))
+        held.standings = [
+            Standing(charge.unit, charge.limit, max(0, charge.limit - taken), window.reset_s(previous, current, now))
+            for charge, previous, current, taken in zip(charges, before, added, used, strict=True)
+        ]
+        for charge, previous, current, taken in zip(charges, before, added, used, strict=True):
+            if taken > charge.limit:
                 await held.ledger.add({charge.counter: -charge.cost for charge in charges})
                 wait = window.wait_s(charge.limit, charge.cost, previous, current - charge.cost, now)
                 raise refusals.too_fast(charge.subject, charge.unit, charge.limit, wait, held.standings)
@@ -175,19 +173,21 @@ def _charges(limited: Sequence[tuple[Subject, Limits]], estimate: int, minute: i
     charges = []
     for subject, limits in limited:
         if (requests := limits.requests_per_minute) is not None:
-            charges.append(Charge(subject, "requests", requests, 1, minute))
+            charges.append(_charge(subject, "requests", requests, 1, minute))
         if (tokens := limits.tokens_per_minute) is not None:
             # One request may be larger than a minute's tokens: it then takes them all.
-            charges.append(Charge(subject, "tokens", tokens, min(estimate, tokens), minute))
+            charges.append(_charge(subject, "tokens", tokens, min(estimate, tokens), minute))
     return charges
+
+
+def _charge(subject: Subject, unit: Unit, limit: int, cost: int, minute: int) -> Charge:
+    name = f"{subject[0]}:{subject[1]}:{unit}:"
+    return Charge(subject, unit, limit, cost, minute, f"{name}{minute}", f"{name}{minute - 1}")
 
 
 def _settled(charge: Charge, tokens: int, now: int) -> tuple[str, int]:
     """Which counter changes by how much. What was used beyond the estimate counts from now on."""
     change = tokens - charge.cost
-    return (charge.counter_at(now), change) if change > 0 else (charge.counter, change if now - charge.minute <= 1 else 0)
-
-
-def _standing(charge: Charge, previous: int, current: int, now: float) -> Standing:
-    left = max(0, charge.limit - window.used(previous, current, now))
-    return Standing(charge.unit, charge.limit, left, window.reset_s(previous, current, now))
+    if change > 0 and now != charge.minute:
+        return _charge(charge.subject, charge.unit, 0, 0, now).counter, change
+    return charge.counter, change if change > 0 or now - charge.minute <= 1 else 0
