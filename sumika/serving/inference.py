@@ -110,7 +110,7 @@ class Inference:
             with gateway.placing.lease(engine, target.version):
                 record.version, record.dispatched = target.version, True
                 try:
-                    body = request.upstream(target.version, salt(principal))
+                    body = request.upstream(target.version, salt(principal), target.controls)
                     path = self._operation.engine_path
                     return await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
                 except SumikaError as error:
