@@ -1,7 +1,7 @@
 """A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
-start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
+start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, die_of (a text), core_dies_of (a text), hang, hang_generation,
 ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
@@ -124,6 +124,10 @@ class Fake:
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
             self.note(request, body)
+            if self.asked_for("die_of", body):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.asked_for("core_dies_of", body):
+                return await self.core_dies(request, body, kind)
             if refusal := self.script("refuse", None):
                 return _error(refusal["status"], refusal["message"])
             if body.get("stream"):
@@ -133,6 +137,22 @@ class Fake:
             return web.json_response(WHOLE[kind](body, words))
         finally:
             self.running -= 1
+
+    def asked_for(self, fault: str, body: dict[str, Any]) -> bool:
+        text = self.script(fault, None)
+        return text is not None and text in json.dumps(body, ensure_ascii=False)
+
+    async def core_dies(self, request: web.Request, body: dict[str, Any], kind: str) -> web.StreamResponse:
+        """As vLLM when the process that generates is gone: it says so, ends a stream as if nothing were, and goes."""
+        error = {
+            "error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "code": 500}
+        }
+        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGKILL)
+        if not body.get("stream"):
+            return web.json_response(error, status=500)
+        events, _ = self.events(kind, body, ["w0 ", "w1 "])
+        told = b"event: error\n" if kind == "/v1/messages" else b""
+        return await self.pour(request, [*events, told + b"data: " + json.dumps(error).encode() + b"\n\n"], b"data: [DONE]\n\n")
 
     def events(self, kind: str, body: dict[str, Any], words: list[str]) -> tuple[Iterable[bytes], bytes]:
         """A stream, and what it ends with."""

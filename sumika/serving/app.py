@@ -49,6 +49,7 @@ from sumika.serving.oidc.ticket import Tickets
 from sumika.serving.operations import OPERATIONS
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
+from sumika.serving.quarantine import Quarantine
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
 
@@ -66,7 +67,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
-    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
+    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s), Quarantine())
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
     instead = Clerk(settings, store)

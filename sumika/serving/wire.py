@@ -22,7 +22,11 @@ _MOST_IDLE_S = 2.0
 
 
 class EngineLost(OSError):
-    """The engine can't be reached, broke off, or does not speak HTTP."""
+    """The engine can't be reached, broke off, or does not speak HTTP. `died`: it closed a connection that it was asked on."""
+
+    def __init__(self, why: str, *, died: bool = False) -> None:
+        super().__init__(why)
+        self.died = died
 
 
 class Wires:
@@ -169,11 +173,12 @@ class Wire(asyncio.Protocol):
         self.complete = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._break("it closed the connection" if exc is None else f"the connection broke ({type(exc).__name__})")
+        why = "it closed the connection" if exc is None else f"the connection broke ({type(exc).__name__})"
+        self._break(why, died=not self.complete)
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: str, *, died: bool = False) -> None:
         if self._lost is None:
-            self._lost = EngineLost(f"the engine is lost: {why}")
+            self._lost = EngineLost(f"the engine is lost: {why}", died=died)
             self._transport.abort()
         self._wake()
 
