@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": ("doctor",),
     "aliases": ("deploy", "promote", "abort", "rollback", "scale"),
     "demo": ("demo",),
+    "install": ("install",),
     "usage": ("usage",),
 }
 # The same for groups, which are a module's `app`.
