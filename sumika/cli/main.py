@@ -21,6 +21,7 @@ _COMMANDS = {
     "aliases": ("deploy", "promote", "abort", "rollback", "scale"),
     "demo": ("demo",),
     "install": ("install",),
+    "sbom": ("sbom", "licences"),
     "usage": ("usage",),
 }
 # The same for groups, which are a module's `app`.
