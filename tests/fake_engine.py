@@ -5,7 +5,7 @@ start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunk
 ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
-Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
+Routes that no user may reach, fields and headers that the gateway never sends, are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
 
 from __future__ import annotations
@@ -40,6 +40,14 @@ WHOLE: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
     "/tokenize": lambda body, _: fake_apis.tokenize(body),
     "/detokenize": lambda body, _: fake_apis.detokenize(body),
 }
+# All that the gateway tells an engine beside the body, and fields of vLLM that no client may set.
+HEADERS = {"host", "content-type", "x-request-id", "content-length"}
+FIELDS = {
+    "chat_template", "chat_template_kwargs", "continue_final_message", "documents", "mm_processor_kwargs", "media_io_kwargs",
+    "priority", "request_id", "kv_transfer_params", "vllm_xargs", "lora_request", "structured_outputs", "guided_json", "guided_regex", "guided_grammar",
+    "bad_words", "allowed_token_ids", "logits_processors", "prompt_embeds", "best_of", "use_beam_search", "min_tokens", "stop_token_ids", "ignore_eos",
+    "prompt_logprobs", "truncate_prompt_tokens", "user", "metadata",
+}  # fmt: skip
 SLEEP = ("/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache")
 
 
@@ -124,6 +132,8 @@ class Fake:
         try:
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
             self.note(request, body)
+            if reason := fake_answers.no_grammar(body):
+                return _error(400, f"Grammar error: {reason}")
             if refusal := self.script("refuse", None):
                 return _error(refusal["status"], refusal["message"])
             if body.get("stream"):
@@ -166,6 +176,7 @@ class Fake:
 
     def note(self, request: web.Request, body: dict[str, Any]) -> None:
         """What the gateway sent last, for tests to look at."""
+        self.trip(*(f"field {name}" for name in body.keys() & FIELDS), *(f"header {name}" for name in request.headers if name.lower() not in HEADERS))
         told = {"path": request.path, "request_id": request.headers.get("x-request-id"), "body": body}
         self.socket.with_suffix(".asked").write_text(json.dumps(told))
 
@@ -206,9 +217,13 @@ class Fake:
             file.write(f"{self.base} {request.path_qs}\n")
 
     async def tripped(self, request: web.Request) -> web.Response:
-        with (self.socket.parent / "tripped.txt").open("a") as file:
-            file.write(request.path + "\n")
+        self.trip(request.path)
         return web.Response(text="tripped")
+
+    def trip(self, *wires: str) -> None:
+        if wires:
+            with (self.socket.parent / "tripped.txt").open("a") as file:
+                file.writelines(f"{wire}\n" for wire in wires)
 
 
 def _error(status: int, message: str) -> web.Response:
