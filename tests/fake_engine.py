@@ -2,7 +2,8 @@
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
 start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
-ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers). What was asked last lies in
+ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers), poison (a text that kills it),
+raw ({text, times, then}: bytes in place of an answer's, head and all; then: close, or hang). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
 Routes that no user may reach, fields and headers that the gateway never sends, are tripwires: a hit is written to `tripped.txt` beside the socket.
@@ -127,9 +128,13 @@ class Fake:
             await asyncio.sleep(3600)
         if name in self.adapters and not self.adapters[name].is_dir():
             os.kill(os.getpid(), signal.SIGKILL)  # as vLLM, once it has forgotten the adapter and must read it again
+        if (poison := self.script("poison", None)) and poison in json.dumps(body, ensure_ascii=False):
+            os.kill(os.getpid(), signal.SIGKILL)
         self.running += 1
         self.made += 1
         try:
+            if raw := self.script("raw", None):
+                return await self.say(request, raw)
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
             self.note(request, body)
             if reason := fake_answers.no_grammar(body):
@@ -174,9 +179,24 @@ class Fake:
         await response.write(end)
         return response
 
+    async def say(self, request: web.Request, raw: dict[str, Any]) -> web.StreamResponse:
+        """What no HTTP server would say."""
+        assert request.transport is not None
+        for _ in range(raw.get("times", 1)):
+            request.transport.write(raw["text"].encode("latin-1"))
+            await asyncio.sleep(0)
+        if raw.get("then") == "hang":
+            await asyncio.sleep(3600)
+        await asyncio.sleep(0.05)
+        request.transport.close()
+        return web.Response()
+
     def note(self, request: web.Request, body: dict[str, Any]) -> None:
         """What the gateway sent last, for tests to look at."""
-        self.trip(*(f"field {name}" for name in body.keys() & FIELDS), *(f"header {name}" for name in request.headers if name.lower() not in HEADERS))
+        if "x-request-id" in request.headers:  # the gateway's; the supervisor asks for signs of life without
+            fields = body.keys() & (FIELDS - {"documents"} if request.path == "/rerank" else FIELDS)
+            headers = {name.lower() for name in request.headers} - HEADERS
+            self.trip(*(f"field {name}" for name in fields), *(f"header {name}" for name in headers))
         told = {"path": request.path, "request_id": request.headers.get("x-request-id"), "body": body}
         self.socket.with_suffix(".asked").write_text(json.dumps(told))
 

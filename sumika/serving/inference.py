@@ -94,7 +94,9 @@ class Inference:
         record.prompt_estimate = estimate - request.most_completion
         turn = turns.turn(snapshot.limits, principal, turns.asked(scope["headers"]), estimate)
         record.held = await gateway.limiter.reserve(record.subjects, estimate)
-        answer = RecordedAnswer(scope, send, record, self._operation.dialect, shows_usage=request.shows_usage)
+        answer = RecordedAnswer(
+            scope, send, record, self._operation.dialect, is_stream=request.streams, shows_usage=request.shows_usage
+        )
         await unless_gone(receive, self._forward(principal, request, turn, answer, record))
 
     async def _forward(

@@ -73,7 +73,10 @@ class Document:
             most = max(least, min(schema.get("maxItems", 4), 4))
             return st.lists(self.value(schema.get("items", {}), depth + 1), min_size=least, max_size=most)
         if kind in ("integer", "number"):
-            low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum", schema.get("exclusiveMaximum"))
+            low, high = (
+                schema.get("minimum", schema.get("exclusiveMinimum")),
+                schema.get("maximum", schema.get("exclusiveMaximum")),
+            )
             edges = [edge + step for edge in (low, high) if edge is not None for step in (-1, 0, 1)]
             return st.sampled_from([int(edge) for edge in edges] or [0]) | st.integers(-(2**70), 2**70) | st.integers(0, 100)
         if kind == "boolean":

@@ -85,7 +85,10 @@ ADMIN: dict[str, dict[str, Any]] = {
 
 def test_mutated_acts_of_an_administrator_are_done_or_refused(house: House) -> None:
     def ask(case: tuple[str, Any]) -> None:
-        check(house.client.ask("POST", case[0], written(case[1]).encode(), content_type="application/json"), REFUSED | {200, 201, 202, 409})
+        check(
+            house.client.ask("POST", case[0], written(case[1]).encode(), content_type="application/json"),
+            REFUSED | {200, 201, 202, 409},
+        )
 
     cases = st.sampled_from(sorted(ADMIN)).flatmap(lambda path: st.tuples(st.just(path), mutated([ADMIN[path]])))
     tried(cases, share(0.03), ask)
@@ -111,7 +114,12 @@ def test_mutated_upload_is_kept_or_refused(house: House) -> None:
         data = good
         for _ in range(draw(st.integers(0, 3))):
             at, end = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
-            put = draw(st.sampled_from([b"", b"\x00", b"--b\r\n", b"--b--", b"\r\n\r\n", b"\xff\xfe", written("あ").encode(), b"a" * 5_000]) | nasty.map(lambda v: written(v).encode()))
+            put = draw(
+                st.sampled_from(
+                    [b"", b"\x00", b"--b\r\n", b"--b--", b"\r\n\r\n", b"\xff\xfe", written("あ").encode(), b"a" * 5_000]
+                )
+                | nasty.map(lambda v: written(v).encode())
+            )
             data = data[:at] + put + data[at if draw(st.booleans()) else end :]
         return draw(kinds), data
 

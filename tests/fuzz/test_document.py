@@ -51,7 +51,9 @@ def test_every_operation_answers_as_documented(house: House, document: Document)
     assert len(reached) > len(operations) * 0.9
 
 
-@pytest.mark.parametrize("config", ["", "a: [", "!!python/object/apply:os.system ['x']", "base: talk\ndata: /etc/passwd", "a: &a [*a, *a]", "\x00"])
+@pytest.mark.parametrize(
+    "config", ["", "a: [", "!!python/object/apply:os.system ['x']", "base: talk\ndata: /etc/passwd", "a: &a [*a, *a]", "\x00"]
+)
 def test_job_that_is_none_is_refused(house: House, config: str) -> None:
     told = house.client.ask("POST", "/admin/v1/jobs/check", json.dumps({"config": config}).encode(), **STRAY)
     check(told, frozenset({200, 400, 404}))

@@ -148,4 +148,10 @@ def garbled(draw: DrawFn, bodies: Sequence[Any]) -> bytes:
         return data[:at] + draw(st.binary(min_size=1, max_size=4)) + data[at:]
     if how in ("utf-16", "utf-32", "cp932"):
         return json.dumps({"model": "talk", "x": "日本"}, ensure_ascii=False).encode(how)
-    return {"bom": b"\xef\xbb\xbf" + data, "twice": data + data, "bytes": draw(st.binary(max_size=64)), "nothing": b"", "spaces": b" " * 10_000}[how]
+    return {
+        "bom": b"\xef\xbb\xbf" + data,
+        "twice": data + data,
+        "bytes": draw(st.binary(max_size=64)),
+        "nothing": b"",
+        "spaces": b" " * 10_000,
+    }[how]
