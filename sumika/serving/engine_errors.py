@@ -8,6 +8,8 @@ from sumika.models.errors import SumikaError, quoted
 
 # Of an engine's own words, which may repeat the request.
 _MOST_WORDS = 500
+# How a stream ends that its engine did not bring to its end.
+BROKEN = ("engine_unreachable", "engine_timeout")
 
 
 class EngineError(SumikaError):

@@ -58,8 +58,10 @@ class Upstream:
                 always before the first byte to the client.
         """
         wires = self._wires.get(socket) or self._wires.setdefault(socket, Wires(socket))
+        answer.asked = False
         try:
             wire = await wires.take()
+            answer.asked = True
             try:
                 async with asyncio.timeout(self._timeouts.first_byte_s):
                     wire = await _asked(wires, wire, path, request_id, body)
@@ -165,6 +167,8 @@ class Answer:
         self.is_stream = is_stream
         self.count: Count = BodyCount() if dialect.counts else NoCount()
         self.started = False
+        # Whether the engine was reached, so that it may have died of the request.
+        self.asked = False
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

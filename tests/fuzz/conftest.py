@@ -27,6 +27,8 @@ class House:
 
     stack: Stack
     client: Client
+    # May ask models and nothing else.
+    app_key: str
 
     @property
     def gateway(self) -> psutil.Process:
@@ -60,7 +62,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     stack.deploy("ruri", stack.base("vectors", seed=1, meta={"task": "embedding"}))
     stack.deploy("ranks", stack.base("ranks", seed=2, meta={"task": "rerank"}))
     client = Client(stack.settings.host, stack.settings.port, stack.admin_key)
-    yield House(stack, client)
+    yield House(stack, client, stack.new_key()[0])
     client.close()
     time.sleep(0.5)
     told = stack.logs()

@@ -25,14 +25,14 @@ def share(part: float) -> int:
     return max(1, round(TOTAL * part))
 
 
-def tried(strategy: SearchStrategy[_Case], count: int, check: Callable[[_Case], None]) -> None:
-    """`check` of `count` cases."""
+def tried(strategy: SearchStrategy[_Case], count: int, check: Callable[[_Case], None], *, shrinks: bool = True) -> None:
+    """`check` of `count` cases. `shrinks`: look for the smallest that fails; not where each takes long and tells itself what failed."""
     for number, begun in enumerate(range(0, count, _AT_ONCE)):
 
         @hypothesis.seed(SEED + number)
         @hypothesis.settings(
             max_examples=min(_AT_ONCE, count - begun), database=None, deadline=None, suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate, Phase.shrink], print_blob=False,
+            phases=[Phase.generate, Phase.shrink] if shrinks else [Phase.generate], print_blob=False,
         )  # fmt: skip
         @hypothesis.given(strategy)
         def each(case: _Case) -> None:
