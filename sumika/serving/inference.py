@@ -123,13 +123,13 @@ class Inference:
                         await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
                     except SumikaError as error:
                         if error.status >= 500 and answer.asked:
-                            gateway.quarantine.failed(plain(), engine)
+                            await gateway.quarantine.failed(plain(), engine)
                         if error.code != "engine_unreachable":
                             raise
                         lost[engine.id] = error
                         continue
                 if record.code in BROKEN:
-                    gateway.quarantine.failed(plain(), engine)
+                    await gateway.quarantine.failed(plain(), engine)
                 else:
                     gateway.quarantine.answered(plain)
                 return

@@ -29,6 +29,8 @@ _MOST_SUSPECTS = 4_096
 _ALONE_S = 2.0
 # An engine whose core died tells its requests so, and ends a little later.
 _DIES_WITHIN_S = 60.0
+# A connection breaks this much before its process is seen to be gone.
+_DYING_S = 0.05
 # That failed and wait to be told by their engine's end; an engine runs no more at once, usually.
 _MOST_FAILED = 512
 
@@ -70,11 +72,12 @@ class Quarantine:
             self._check(mark)  # the one before may have been the same
             yield
 
-    def failed(self, body: bytes, engine: EngineRow) -> None:
+    async def failed(self, body: bytes, engine: EngineRow) -> None:
         """A request failed at `engine`, which may have died of it, or be about to."""
         if engine.pid is not None and engine.pid_started is not None:
             self._failed.append(_Failed(_mark(body), ProcessId(engine.pid, engine.pid_started), self._now()))
             del self._failed[:-_MOST_FAILED]
+            await asyncio.sleep(_DYING_S)
 
     def answered(self, body: Callable[[], bytes]) -> None:
         """A request was answered, so it kills no engine."""

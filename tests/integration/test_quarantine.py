@@ -51,5 +51,6 @@ def test_two_engines_are_lost_to_a_request_at_most(own_stack: Stack) -> None:
     assert told(stack, POISON) == (400, "request_quarantined")
     stack.script()
     assert told(stack, "hello") == (200, "")
+    until(lambda: len(before - {e.pid for e in stack.engines()}) == 2, what="two are new")
     until(lambda: len([e for e in stack.engines() if e.state == "ready"]) == 3, what="three engines again")
     assert len(before & {e.pid for e in stack.engines()}) == 1

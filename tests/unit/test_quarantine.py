@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 import time
 
 import pytest
@@ -23,15 +24,15 @@ class Clock:
 
 
 def engine() -> tuple[EngineRow, subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["sleep", "60"])
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     known = ProcessId.of(process.pid)
     return EngineRow("e", 1, "socket", "ready", known.pid, known.started, (), 0, None, ""), process
 
 
-def dies_under(quarantine: Quarantine, *bodies: bytes) -> None:
+async def dies_under(quarantine: Quarantine, *bodies: bytes) -> None:
     row, process = engine()
     for body in bodies:
-        quarantine.failed(body, row)
+        await quarantine.failed(body, row)
     process.kill()
     process.wait()
 
@@ -44,9 +45,9 @@ async def goes(quarantine: Quarantine, body: bytes) -> None:
 async def test_request_under_which_two_engines_ended_is_refused_and_in_time_no_more() -> None:
     clock = Clock()
     quarantine = Quarantine(clock)
-    dies_under(quarantine, b"kills")
+    await dies_under(quarantine, b"kills")
     await goes(quarantine, b"kills")
-    dies_under(quarantine, b"kills")
+    await dies_under(quarantine, b"kills")
     with pytest.raises(SumikaError) as refused:
         await goes(quarantine, b"kills")
     assert (refused.value.code, refused.value.status) == ("request_quarantined", 400)
@@ -63,7 +64,7 @@ async def test_request_that_failed_at_an_engine_that_lives_is_no_suspect() -> No
     quarantine = Quarantine()
     row, process = engine()
     for _ in range(5):
-        quarantine.failed(b"x", row)
+        await quarantine.failed(b"x", row)
     await goes(quarantine, b"x")
     process.kill()
     process.wait()
@@ -72,14 +73,14 @@ async def test_request_that_failed_at_an_engine_that_lives_is_no_suspect() -> No
 async def test_request_that_is_answered_is_a_suspect_no_more() -> None:
     quarantine = Quarantine()
     for _ in range(5):
-        dies_under(quarantine, b"bystander")
+        await dies_under(quarantine, b"bystander")
         await goes(quarantine, b"bystander")
         quarantine.answered(lambda: b"bystander")
 
 
 async def test_suspects_go_one_after_another_and_others_at_once() -> None:
     quarantine = Quarantine()
-    dies_under(quarantine, b"a", b"b")
+    await dies_under(quarantine, b"a", b"b")
     order: list[str] = []
 
     async def runs(body: bytes, seconds: float) -> None:
