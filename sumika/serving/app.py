@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_READY_AGAIN_S = 5
 
 
 def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
@@ -67,7 +68,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
-    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s), Quarantine())
+    upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
     instead = Clerk(settings, store)
@@ -76,7 +77,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     )
     shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, Quarantine())
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
     outside = Outside()
@@ -200,12 +201,20 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    async def ready(model: str | None = None) -> JSONResponse:
+    async def ready(model: str | None = None) -> dict[str, str]:
         """Whether traffic should come: some alias (or `model`) has an engine that is ready, or steps aside for a moment."""
         snapshot = directory.snapshot
         routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
         is_ready = any(snapshot.ready_engines(route.main) or snapshot.changing(route.main.base_id) for route in routes)
-        return JSONResponse({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
+        if not is_ready:
+            raise SumikaError(
+                "not_ready",
+                "No engine is ready yet.",
+                "準備のできたエンジンがまだありません。",
+                status=503,
+                retry_after=_READY_AGAIN_S,
+            )
+        return {"status": "ready"}
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -1,74 +1,140 @@
-"""Requests that took an engine with them, twice: they are asked of no engine any more.
+"""Requests that end engines: one that did so twice is refused for a while, so that others' answers don't end with it a third time.
 
-An engine that dies takes along all that it was working on, and which of them killed it can't be seen. What was there both times, to the
-byte, most likely did: a client that sends it again would end the engine for everybody, again and again. Whoever was there by chance
-twice is refused wrongly for a while, which is why both memory and sentence are short. Each gateway worker remembers for itself.
+Which of its requests ended an engine can't be seen from outside. So all that ran are suspects; each is let go again, but one after
+another: what kills mostly kills at once, and whoever gets an answer is a suspect no more.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
+from sumika.serving.process import ProcessId
 
 log = logging.getLogger(__name__)
 
-_DEATHS = 2
-_SUSPECT_S = 600.0
-_QUARANTINE_S = 3600.0
-_MOST = 10_000
+_MOST_DEATHS = 2
+_FORGOTTEN_AFTER_S = 600.0
+# Further ones push out the oldest.
+_MOST_SUSPECTS = 4_096
+# How long the next suspect waits for the one before.
+_ALONE_S = 2.0
+# An engine whose core died tells its requests so, and ends a little later.
+_DIES_WITHIN_S = 60.0
+# A connection breaks this much before its process is seen to be gone.
+_DYING_S = 0.05
+# That failed and wait to be told by their engine's end; an engine runs no more at once, usually.
+_MOST_FAILED = 512
 
 
-@dataclass(slots=True)
-class _Suspect:
-    deaths: int
-    until: float
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A request that failed at an engine that still lived."""
+
+    mark: bytes
+    engine: ProcessId
+    at: float
 
 
 class Quarantine:
-    """`clock`: seconds that only go forward."""
+    """What one gateway worker knows: hashes of requests, nothing of what they say."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._suspects: dict[bytes, _Suspect] = {}
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        # How many engines ended, and when the last did; the oldest first.
+        self._suspects: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._failed: list[_Failed] = []
+        self._one_by_one = asyncio.Lock()
 
-    def check(self, body: bytes) -> None:
-        """Raises SumikaError `request_quarantined` (422) for a request that was there when two engines died. Costs nothing while none has died."""
-        if not self._suspects:
+    @asynccontextmanager
+    async def turn(self, body: Callable[[], bytes]) -> AsyncIterator[None]:
+        """Wait until a request may go to an engine. `body` is what tells it from others; it is asked for only where somebody
+        is suspected.
+
+        Raises:
+            SumikaError: `request_quarantined`.
+        """
+        self._settle()
+        mark = _mark(body()) if self._suspects else b""
+        if mark not in self._suspects:
+            yield
             return
-        suspect = self._suspects.get(_fingerprint(body))
-        if suspect is None or suspect.deaths < _DEATHS or (left := suspect.until - self._clock()) <= 0:
-            return
-        minutes = max(1, round(left / 60))
-        raise SumikaError(
-            "request_quarantined",
-            f"The engine stopped twice while it worked on this very request, so it is not tried again for {minutes} minutes. Change the request, and tell your administrator its X-Request-Id.",
-            f"このリクエストの処理中にエンジンが2回停止したため、{minutes} 分間は実行しません。内容を変えて送るか、X-Request-Id を管理者に伝えてください。",
-            status=422,
-        )  # fmt: skip
+        self._check(mark)
+        async with _at_most(self._one_by_one, _ALONE_S):
+            self._check(mark)  # the one before may have been the same
+            yield
 
-    def died(self, body: bytes, request_id: str) -> None:
-        """An engine died while it worked on `body`."""
-        now = self._clock()
-        self._suspects = {name: one for name, one in self._suspects.items() if one.until > now}
-        name = _fingerprint(body)
-        suspect = self._suspects.setdefault(name, _Suspect(0, 0))
-        suspect.deaths += 1
-        if suspect.deaths < _DEATHS:
-            suspect.until = now + _SUSPECT_S
-        else:
-            suspect.until = now + _QUARANTINE_S
-            log.error(
-                "request %s: an engine died while it worked on it, for the second time; it is not tried again for an hour",
-                request_id,
-            )
-        if len(self._suspects) > _MOST:
-            del self._suspects[min(self._suspects, key=lambda one: self._suspects[one].until)]
+    async def failed(self, body: bytes, engine: EngineRow) -> None:
+        """A request failed at `engine`, which may have died of it, or be about to."""
+        if engine.pid is not None and engine.pid_started is not None:
+            self._failed.append(_Failed(_mark(body), ProcessId(engine.pid, engine.pid_started), self._now()))
+            del self._failed[:-_MOST_FAILED]
+            await asyncio.sleep(_DYING_S)
+
+    def answered(self, body: Callable[[], bytes]) -> None:
+        """A request was answered, so it kills no engine."""
+        if self._suspects:
+            self._suspects.pop(_mark(body()), None)
+
+    def _settle(self) -> None:
+        """See which engines have died meanwhile, and forget what is long ago."""
+        now, waiting = self._now(), []
+        alive = {process: process.alive() for process in {each.engine for each in self._failed}}
+        for each in self._failed:
+            if not alive[each.engine]:
+                self._suspect(each.mark, now)
+            elif now - each.at < _DIES_WITHIN_S:
+                waiting.append(each)
+        self._failed = waiting
+        while self._suspects and (len(self._suspects) > _MOST_SUSPECTS or self._oldest() < now - _FORGOTTEN_AFTER_S):
+            self._suspects.popitem(last=False)
+
+    def _suspect(self, mark: bytes, now: float) -> None:
+        deaths = self._suspects.pop(mark, (0, now))[0] + 1
+        self._suspects[mark] = (deaths, now)
+        log.warning("a request (%s) ran when an engine ended, for the %d. time", mark.hex()[:12], deaths)
+
+    def _oldest(self) -> float:
+        return next(iter(self._suspects.values()))[1]
+
+    def _check(self, mark: bytes) -> None:
+        if self._suspects.get(mark, (0, 0.0))[0] >= _MOST_DEATHS:
+            raise SumikaError(
+                "request_quarantined",
+                f"Engines ended {_MOST_DEATHS} times while they answered this request; it is not taken for {_FORGOTTEN_AFTER_S / 60:.0f} minutes. "
+                "Change it, and tell your administrator.",
+                f"このリクエストの処理中にエンジンが {_MOST_DEATHS} 回停止したため、{_FORGOTTEN_AFTER_S / 60:.0f} 分間受け付けません。"
+                "内容を変えて送るか、管理者に連絡してください。",
+            )  # fmt: skip
 
 
-def _fingerprint(body: bytes) -> bytes:
+@asynccontextmanager
+async def _at_most(lock: asyncio.Lock, seconds: float) -> AsyncIterator[None]:
+    """Hold `lock`, but no longer than that, however long what is inside takes."""
+    await lock.acquire()
+    held = True
+
+    def let_go() -> None:
+        nonlocal held
+        if held:
+            held = False
+            lock.release()
+
+    timer = asyncio.get_running_loop().call_later(seconds, let_go)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        let_go()
+
+
+def _mark(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()

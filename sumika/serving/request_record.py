@@ -121,8 +121,10 @@ class RequestRecord:
 class RecordedAnswer(Answer):
     """Tells the version that answers, and notes when it began and what passed."""
 
-    def __init__(self, scope: Scope, send: Send, record: RequestRecord, dialect: Dialect, *, shows_usage: bool) -> None:
-        super().__init__(scope, send, dialect, shows_usage=shows_usage)
+    def __init__(
+        self, scope: Scope, send: Send, record: RequestRecord, dialect: Dialect, *, is_stream: bool, shows_usage: bool
+    ) -> None:
+        super().__init__(scope, send, dialect, is_stream=is_stream, shows_usage=shows_usage)
         self._record = record
 
     @property

@@ -22,11 +22,7 @@ _MOST_IDLE_S = 2.0
 
 
 class EngineLost(OSError):
-    """The engine can't be reached, broke off, or does not speak HTTP. `died`: it closed a connection that it was asked on."""
-
-    def __init__(self, why: str, *, died: bool = False) -> None:
-        super().__init__(why)
-        self.died = died
+    """The engine can't be reached, broke off, or does not speak HTTP."""
 
 
 class Wires:
@@ -47,6 +43,14 @@ class Wires:
             if wire.fresh:
                 return wire
             wire.close()
+        return await self.connect()
+
+    async def connect(self) -> Wire:
+        """A new connection.
+
+        Raises:
+            EngineLost: when there is nobody at the socket.
+        """
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, wire = await asyncio.get_running_loop().create_unix_connection(Wire, self._socket)
@@ -123,12 +127,22 @@ class Wire(asyncio.Protocol):
         return not self._pieces and not self.complete
 
     @property
+    def waiting(self) -> bool:
+        """Whether something came that was not read yet."""
+        return bool(self._pieces)
+
+    @property
     def reusable(self) -> bool:
         return self.complete and self._keep_alive and not self._pieces and self._lost is None
 
     @property
     def fresh(self) -> bool:
         return self._lost is None and time.monotonic() - self.idle_since < _MOST_IDLE_S
+
+    @property
+    def was_closed_idle(self) -> bool:
+        """Whether the engine ended it after an earlier answer, without a word to the last request."""
+        return self._lost is not None and self.idle_since > 0 and self._header_bytes == 0
 
     def close(self) -> None:
         self._transport.abort()
@@ -173,12 +187,11 @@ class Wire(asyncio.Protocol):
         self.complete = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        why = "it closed the connection" if exc is None else f"the connection broke ({type(exc).__name__})"
-        self._break(why, died=not self.complete)
+        self._break("it closed the connection" if exc is None else f"the connection broke ({type(exc).__name__})")
 
-    def _break(self, why: str, *, died: bool = False) -> None:
+    def _break(self, why: str) -> None:
         if self._lost is None:
-            self._lost = EngineLost(f"the engine is lost: {why}", died=died)
+            self._lost = EngineLost(f"the engine is lost: {why}")
             self._transport.abort()
         self._wake()
 

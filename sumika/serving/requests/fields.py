@@ -62,6 +62,11 @@ class Asked(Strict):
         return True
 
     @property
+    def streams(self) -> bool:
+        """Whether the answer is to come as events, a piece at a time."""
+        return False
+
+    @property
     def uses_tools(self) -> bool:
         """Whether an answer may call tools, which only some models can."""
         return False
@@ -123,6 +128,10 @@ class Generating(Asked):
 
     def _bound(self) -> int | None:
         return self.max_tokens
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
 
     @property
     def shows_usage(self) -> bool:
