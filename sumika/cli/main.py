@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": ("doctor",),
     "aliases": ("deploy", "promote", "abort", "rollback", "scale"),
     "demo": ("demo",),
+    "backup": ("backup", "restore"),
     "install": ("install",),
     "sbom": ("sbom", "licences"),
     "usage": ("usage",),
