@@ -46,10 +46,10 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: str = "", b: str = "") -> Response:
-        found = await api.get(who, "/versions", limit=_ROWS)
+        versions = await api.every(who, "/versions")
         sides = [await api.get(who, f"/versions/{ref}") for ref in (a, b) if ref]
         rows = _differences(*sides) if len(sides) == 2 else []
-        return pages.show(request, "compare_versions.html", versions=found["data"], a=a, b=b, sides=sides, rows=rows)
+        return pages.show(request, "compare_versions.html", versions=versions, a=a, b=b, sides=sides, rows=rows)
 
     @routes.get("/{ref}")
     async def card(request: Request, who: Asker, ref: str) -> Response:

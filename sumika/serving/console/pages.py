@@ -35,7 +35,7 @@ _OPERATE = ("overview", "models", "deployments", "playground", "training")
 _MENU = {
     "app": [("operate", ("playground",))],
     "engineer": [("operate", _OPERATE), ("manage", ("keys", "teams", "usage"))],
-    "admin": [("operate", _OPERATE), ("manage", ("keys", "teams", "usage", "costs", "audit"))],
+    "admin": [("operate", _OPERATE), ("manage", ("keys", "teams", "sessions", "usage", "costs", "audit"))],
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -9,14 +10,21 @@ from typing import Any
 from markupsafe import Markup
 
 from sumika.models import clock
-from sumika.models.errors import Language
+from sumika.models.errors import Language, quoted
 
 _NONE = "–"
+# Thai, Hebrew and Vietnamese put three on a letter; more is a joke or an attack.
+_MOST_MARKS = 4
 
 
 def number(value: float | None, digits: int = 0) -> str:
     """1,234,567."""
     return _NONE if value is None else f"{value:,.{digits}f}"
+
+
+def written(value: float | None) -> str:
+    """A number as somebody would write it into a field: 3,500,000, 0.05; nothing where there is none."""
+    return "" if value is None else f"{value:,.9f}".rstrip("0").rstrip(".")
 
 
 def size(count: float | None) -> str:
@@ -73,6 +81,19 @@ def brief(text: str | None, length: int = 12) -> str:
     return _NONE if not text else text if len(text) <= length else f"{text[:length]}…"
 
 
+def told(text: str | None, most: int = 300) -> str:
+    """Somebody's own words, as a page can bear them: cut, no more than a few marks on one letter, and what can't be seen
+    (controls, overrides of the direction) spelled out. Templates escape it and put it into a `<bdi>`."""
+    if not text:
+        return _NONE
+    kept, marks = [], 0
+    for letter in text[: 4 * most]:
+        marks = marks + 1 if unicodedata.category(letter) in ("Mn", "Me") else 0
+        if marks <= _MOST_MARKS:
+            kept.append(letter)
+    return quoted("".join(kept), most) + ("…" if len(text) > 4 * most > len(kept) else "")
+
+
 def at(value: Any, path: str) -> Any:
     """What lies under a dotted path; None where metadata, which may come from anybody's archive, has another shape."""
     for key in path.split("."):
@@ -91,6 +112,6 @@ def _short(local: datetime) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "number": number, "size": size, "yen": yen, "many": many, "moment": moment, "seconds": seconds, "brief": brief, "at": at,
-    "plain": plain,
+    "number": number, "written": written, "size": size, "yen": yen, "many": many, "moment": moment, "seconds": seconds, "brief": brief, "at": at,
+    "plain": plain, "told": told,
 }  # fmt: skip

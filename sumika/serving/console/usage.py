@@ -33,7 +33,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
             name: sum(row[name] for row in days["data"]) for name in ("requests", "failed", "prompt_tokens", "completion_tokens")
         }
         return pages.show(
-            request, "usage.html", usage=found, days=days["data"], total=total, by=by, since=since, until=until,
+            request, "usage.html", usage=found, days=days["data"], total=total, by=by, since=since, until=until, span=span,
             choices=[_USUAL, "team", "alias", "day", "key", "version", "endpoint,status"], columns=[*report.COLUMNS, report.DAY],
         )  # fmt: skip
 
