@@ -20,7 +20,7 @@ AXE = (ROOT / "tests" / "vendor" / "axe.min.js").read_text()
 # Root needs no sandbox; nothing of the browser's own may look for a host outside.
 _FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--font-render-hinting=none",
+    "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--font-render-hinting=none", "--lang=ja",
 ]  # fmt: skip
 # A refusal that a page asked for and shows.
 _REFUSED = re.compile(r"status of 4\d\d|Status Error Code 4\d\d")

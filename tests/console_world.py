@@ -126,8 +126,10 @@ class World:
             "".join(f"step {n}/132  loss {one['loss']:.3f}\n" for n, one in enumerate(losses[:steps], 1))
         )
         data = {
-            "rows": {"read": 75, "kept": 72, "refused": 0, "dropped": {"duplicate": 3}, "held_out": 15},
-            "tokens": {"total": 6812, "trained": 3104, "shortest": 38, "median": 91, "longest": 214}, "leaks": {},
+            "rows": {"read": 75, "kept": 72, "refused": 0, "dropped": {"too_long": 2, "nothing_left": 1}, "held_out": 15},
+            "tokens": {"total": 6812, "trained": 3104, "shortest": 38, "median": 91, "longest": 214}, "leaks": {"near": 1},
+            "duplicates": {"exact": 3, "near": 2}, "files": [{"file": "faq.jsonl", "rows": 75}],
+            "pii": {"card": {"found": 0, "rows": 0, "action": "block"}, "phone": {"found": 4, "rows": 3, "action": "mask"}},
         }  # fmt: skip
         (folder / "data-report.json").write_text(json.dumps(data))
         if state == "done":

@@ -151,7 +151,7 @@ def test_swap_is_planned_proven_done_and_rolled_back(page: Page, world: World) -
     assert world.stack.served("sakura-faq") == "sakura-faq@2"
     page.get_by_role("button", name="前の版に戻す").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("sakura-faq@2 の前に配備していた版に戻します")
+    expect(dialog).to_contain_text("sakura-faq@2 から sakura-faq@1 に戻します")
     browsers.shoot(page, "rollback-light")
     dialog.get_by_role("button", name="前の版に戻す").click()
     expect(page.locator("#move")).to_contain_text("sakura-faq は sakura-faq@1 になりました")

@@ -60,7 +60,9 @@ def router(store: Store) -> APIRouter:
         with store.read() as connection:
             found = aliases.get(connection, alias)
             recent = people.named(connection, [move.shown() for move in moves.history(connection, alias, limit=10)])
-            return described(connection, [found])[alias] | {"moves": recent}
+            back = aliases.before(connection, found)
+            previous = str(registry.by_id(connection, back).ref) if back else None
+            return described(connection, [found])[alias] | {"previous": previous, "moves": recent}
 
     @routes.post("/{alias}/deploy", status_code=202)
     def deploy(who: Asker, alias: str, wish: Deployment) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
         found = await api.get(who, "/keys", after=after, team=team, limit=limit)
         teams, aliases = await api.every(who, "/teams"), await api.every(who, "/aliases")
         return pages.show(
-            request, "keys.html", keys=found["data"], next=found["next"], team=team, teams=teams, aliases=aliases,
+            request, "keys.html", keys=found["data"], next=found["next"], team=team, teams=teams, titles={one["name"]: one["title"] for one in teams}, aliases=aliases,
             used=await used(who), roles=ROLES, endpoints=ENDPOINTS, sensitivities=SENSITIVITIES, now=clock.now(),
         )  # fmt: skip
 

@@ -59,12 +59,14 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}%" if whole else _NONE
 
 
-def moment(spelt: str | None) -> Markup | str:
-    """A moment of the store, in this machine's time zone."""
+def moment(spelt: str | None, exact: bool = False) -> Markup | str:
+    """A moment of the store, in this machine's time zone; `exact`: to the second."""
     if not spelt:
         return _NONE
     local = clock.parse(spelt).astimezone()
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(spelt, local.strftime("%Y-%m-%d %H:%M:%S %z"), _short(local))
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        spelt, local.strftime("%Y-%m-%d %H:%M:%S %z"), _short(local, exact)
+    )
 
 
 def seconds(value: float | None) -> str:
@@ -106,9 +108,9 @@ def plain(value: object) -> str:
     return _NONE if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _short(local: datetime) -> str:
+def _short(local: datetime, exact: bool) -> str:
     same_year = local.year == datetime.now().astimezone().year
-    return local.strftime("%m/%d %H:%M" if same_year else "%Y/%m/%d %H:%M")
+    return local.strftime(("%m/%d %H:%M" if same_year else "%Y/%m/%d %H:%M") + (":%S" if exact else ""))
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

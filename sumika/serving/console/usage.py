@@ -13,7 +13,7 @@ from sumika.serving.console.asking import Asker
 from sumika.serving.console.pages import Pages
 
 _ROWS = 50
-_USUAL = "team,alias,day"
+_USUAL = "team,alias"
 
 
 def router(pages: Pages, api: Api) -> APIRouter:
@@ -34,7 +34,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
         }
         return pages.show(
             request, "usage.html", usage=found, days=days["data"], total=total, by=by, since=since, until=until, span=span,
-            choices=[_USUAL, "team", "alias", "day", "key", "version", "endpoint,status"], columns=[*report.COLUMNS, report.DAY],
+            choices=[_USUAL, "team,alias,day", "team", "alias", "day", "key", "version", "endpoint,status"], columns=[*report.COLUMNS, report.DAY],
         )  # fmt: skip
 
     return routes
