@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 def receive() -> None:
     """Read `{"record": ID, "path": …, "base": NAME@N or null, "role": …}` from standard input."""
-    asked, told = json.loads(sys.stdin.read()), 0.0
+    asked = json.loads(sys.stdin.read())
+    records = Imports(load_settings().layout)
+    one, told = records.get(asked["record"]), 0.0
 
     def progress(done: int, total: int) -> None:
         nonlocal one, told
@@ -36,8 +38,6 @@ def receive() -> None:
             told, one = time.monotonic(), replace(one, done=done, total=total)
             records.keep(one)
 
-    records = Imports(load_settings().layout)
-    one = records.get(asked["record"])
     by = Actor(one.actor, asked["role"])
     with opened(by) as (settings, store):
         try:

@@ -80,6 +80,11 @@ def at_console(path: str) -> bool:
     return path == CONSOLE or path.startswith(f"{CONSOLE}/")
 
 
+def by_a_person(path: str, accept: str) -> bool:
+    """Whether somebody looks at the answer: at a page, or at a browser's way to an issuer and back."""
+    return at_console(path) or (path.startswith("/auth/") and "text/html" in accept)
+
+
 def _view(page: str, roles: Roles, *fields: str) -> Rule:
     """A page of the console, and what its address may ask."""
     return Rule("GET", f"{CONSOLE}/{page}", "admin", roles, _each(fields, roles))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Query
 from sumika.models import audit, clock, prices
 from sumika.models.audit import Action
 from sumika.models.home import Home
-from sumika.models.prices import Api, Prices, Tokens
+from sumika.models.prices import Api, Prices, Server, Tokens
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.models.usage import report, table
@@ -75,12 +76,13 @@ def _add_prices(routes: APIRouter, store: Store, home: Home) -> None:
 
 def _changes(before: Prices, after: Prices) -> dict[str, Any]:
     """For the log: the sheet's date, and which of its entries are not as they were."""
-    rows = {"apis": (before.apis, after.apis), "servers": (before.servers, after.servers)}
-    told: dict[str, Any] = {"date": after.date.isoformat(), "yen_per_usd": after.yen_per_usd.value}
-    for name, (old, new) in rows.items():
-        changed = sorted({one.name for one in [*old, *new] if one not in old or one not in new})
-        told[name] = ", ".join(changed)[:500] or None
-    return told
+    apis = _differing({one.name: one for one in before.apis}, {one.name: one for one in after.apis})
+    servers = _differing({one.name: one for one in before.servers}, {one.name: one for one in after.servers})
+    return {"date": after.date.isoformat(), "yen_per_usd": after.yen_per_usd.value, "apis": apis, "servers": servers}
+
+
+def _differing(old: Mapping[str, Api | Server], new: Mapping[str, Api | Server]) -> str | None:
+    return ", ".join(sorted(name for name in {*old, *new} if old.get(name) != new.get(name)))[:500] or None
 
 
 def _tokens(store: Store, month: str) -> Tokens:

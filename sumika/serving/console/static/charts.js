@@ -19,7 +19,7 @@ function draw(element, data, { series, x = {}, scales = {}, height = 170, y = {}
   element.replaceChildren();
   const size = () => ({ width: element.clientWidth, height });
   const plot = new uPlot({
-    ...size(), padding: [8, 10, 0, 0], cursor: { y: false, points: { size: 6 } }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] }, ...scales },
+    ...size(), padding: [8, 20, 0, 0], cursor: { y: false, points: { size: 6 } }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] }, ...scales },
     axes: [axis({ space: 60, ...x }), axis({ size: GRID, values: numbers, ...y })],
     series: [{ label: " ", value: x.value }, ...series],
   }, data, element);
