@@ -45,10 +45,10 @@ def yen(value: float | None) -> str:
 
 
 def many(value: float | None, language: Language) -> str:
-    """A large count in words: 49.2億, 4.9 billion."""
+    """A large count as the charts write it: 49.2億, 4.9B."""
     if value is None:
         return _NONE
-    units = ((1e12, "兆"), (1e8, "億"), (1e4, "万")) if language == "ja" else ((1e12, " T"), (1e9, " G"), (1e6, " M"))
+    units = ((1e12, "兆"), (1e8, "億"), (1e4, "万")) if language == "ja" else ((1e12, "T"), (1e9, "B"), (1e6, "M"))
     for factor, unit in units:
         if value >= factor:
             return f"{value / factor:,.1f}{unit}"
