@@ -133,7 +133,9 @@ class World:
         }  # fmt: skip
         (folder / "data-report.json").write_text(json.dumps(data))
         if state == "done":
-            (folder / "result.json").write_text(json.dumps({"version": version, "gate": "passed", "evaluation": self.second.meta["evaluation"]}))
+            (folder / "result.json").write_text(
+                json.dumps({"version": version, "gate": "passed", "evaluation": self.second.meta["evaluation"]})
+            )
         with self.stack.store.write() as connection:
             job = jobs.submit(connection, name, run, actor="oidc:company:tanaka", memory=2_400_000_000)
             values: dict[str, Any] = {"state": state, "version": version, "note": note, "attempts": 1, "started_at": clock.now()}

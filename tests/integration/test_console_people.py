@@ -70,7 +70,7 @@ class Comer:
 
     def __init__(self, chromium: Browser, stack: Stack, issuer: Issuer, lang: str = "ja") -> None:
         self._context = browsers.context(chromium, stack.url, lang=lang, issuer=issuer.url)
-        self.page, self._said = browsers.watched(self._context)
+        self.page, self.said = browsers.watched(self._context)
         self.page.set_default_timeout(10_000)
 
     def sign_in(self, who: str) -> Page:
@@ -81,7 +81,7 @@ class Comer:
         return self.page
 
     def close(self) -> None:
-        assert self._said == [] and self._context.strangers == []  # type: ignore[attr-defined]
+        assert self.said == [] and self._context.strangers == []  # type: ignore[attr-defined]
         self._context.close()
 
 
@@ -120,13 +120,16 @@ def test_who_gives_up_or_has_no_role_is_told_on_a_page(comer: Comer, issuer: Iss
     browsers.shoot(page, "sign-in-issuer-light")
     comer.sign_in("nobody")
     expect(page.locator("main")).to_contain_text("no_role")
+    page.goto("/console/sign-in")
+    page.locator("a.button.primary").click()
     issuer.broken = 500
     try:
-        page.goto("/console/sign-in")
-        page.locator("a.button.primary").click()
+        page.get_by_role("link", name="admin", exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text("表示できません")
+        expect(page.locator("main")).to_contain_text("issuer_unreachable")
     finally:
         issuer.broken = None
+    comer.said[:] = [one for one in comer.said if "status of 503" not in one]
 
 
 def test_administrator_signs_another_out(chromium: Browser, stack: Stack, issuer: Issuer, comer: Comer) -> None:
@@ -158,7 +161,7 @@ def test_names_and_reasons_are_shown_and_run_nothing(comer: Comer, stack: Stack)
     """Escaped, cut, isolated from the text around them, and no wider than the page."""
     page = comer.sign_in("hostile")
     page.wait_for_url("**/console/overview")
-    expect(page.locator(".who bdi")).to_contain_text('"><svg onload')
+    expect(page.locator(".who bdi").first).to_contain_text('"><svg onload')
     zalgo, script = "Z" + "\u0301" * 100, '<script>alert(1)</script>"><svg onload=alert(2)>'
     long = "長い名前" * 30
     with stack.store.write() as connection:

@@ -78,7 +78,7 @@ def _changes(before: Prices, after: Prices) -> dict[str, Any]:
     """For the log: the sheet's date, and which of its entries are not as they were."""
     apis = _differing({one.name: one for one in before.apis}, {one.name: one for one in after.apis})
     servers = _differing({one.name: one for one in before.servers}, {one.name: one for one in after.servers})
-    return {"date": after.date.isoformat(), "yen_per_usd": after.yen_per_usd.value, "apis": apis, "servers": servers}
+    return {"date": after.date.isoformat(), "yen_per_usd": f"{after.yen_per_usd.value:g}", "apis": apis, "servers": servers}
 
 
 def _differing(old: Mapping[str, Api | Server], new: Mapping[str, Api | Server]) -> str | None:
