@@ -313,6 +313,58 @@ def test_usage_is_summed_and_costs_are_compared(page: Page) -> None:
     expect(page.get_by_role("row").filter(has_text="購入額").first).to_contain_text("15,000,000")
 
 
+def test_usage_is_taken_away_and_the_sheet_is_edited(page: Page, world: World, tmp_path: Path) -> None:
+    page.goto("/console/usage?by=team")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV を保存").click()
+    download.value.save_as(tmp_path / "usage.csv")
+    assert "soumu" in (tmp_path / "usage.csv").read_text("utf-8-sig")
+    page.goto("/console/costs")
+    page.get_by_role("link", name="価格表を編集").click()
+    purchase = page.get_by_label("購入額", exact=True).first
+    purchase.fill("いくらか")
+    page.get_by_role("button", name="保存").click()
+    expect(page.locator("form .problem")).to_contain_text("purchase: 0以上の数")
+    purchase.fill("4,200,000")
+    page.get_by_role("button", name="API を追加").click()
+    added = page.locator("#apis tr").last
+    for label, value in (("API", "house-model"), ("提供元", "社内"), ("入力", "30"), ("出力", "90"), ("出典", "見積書")):
+        added.get_by_label(label, exact=True).fill(value)
+    page.locator("#apis tr").first.get_by_role("button", name="削除").click()
+    page.get_by_role("button", name="保存").click()
+    page.wait_for_url("**/console/costs")
+    expect(page.get_by_role("row").filter(has_text="house-model")).to_contain_text("見積書")
+    expect(page.get_by_role("row").filter(has_text="gpt-6-luna")).to_have_count(0)
+    expect(page.get_by_role("row").filter(has_text="購入額").first).to_contain_text("4,200,000")
+    page.get_by_role("link", name="価格表を編集").click()
+    page.get_by_role("button", name="最初の価格表に戻す").click()
+    page.get_by_role("dialog").get_by_role("button", name="最初の価格表に戻す").click()
+    page.wait_for_url("**/console/costs")
+    expect(page.get_by_role("row").filter(has_text="gpt-6-luna")).to_be_visible()
+    assert acts(world.stack, "prices")[0] == ("prices", "done", "admin")
+
+
+def test_page_is_reached_and_left_by_keys_alone(page: Page) -> None:
+    """The skip link first; then a dialog that holds the focus and gives it back."""
+    page.goto("/console/teams")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="本文へ")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    opener = page.get_by_role("button", name="チームを作成")
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        outside = page.evaluate("document.activeElement !== document.body && !document.activeElement.closest('dialog')")
+        assert not outside
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(opener).to_be_focused()
+
+
 def test_audit_is_searched_verified_and_exported(page: Page, world: World, tmp_path: Path) -> None:
     page.goto("/console/audit?action=alias")
     expect(page.get_by_role("row").filter(has_text="alias.deploy").first).to_be_visible()
@@ -356,7 +408,8 @@ PAGES = {
     "compare": "/console/models/compare?a=sakura-faq@1&b=sakura-faq@2", "deployments": "/console/deployments",
     "alias": "/console/deployments/sakura-faq", "swap": "/console/swap?alias=sakura-faq&version=sarashina2.2-1b@1",
     "playground": "/console/playground", "training": "/console/training", "job": "/console/training/1", "new-job": "/console/training/new?template=sakura-faq.yaml",
-    "keys": "/console/keys", "teams": "/console/teams", "usage": "/console/usage", "costs": "/console/costs", "audit": "/console/audit",
+    "keys": "/console/keys", "teams": "/console/teams", "sessions": "/console/sessions", "usage": "/console/usage", "costs": "/console/costs",
+    "prices": "/console/costs/prices", "audit": "/console/audit",
 }  # fmt: skip
 
 
