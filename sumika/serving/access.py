@@ -259,12 +259,12 @@ class Table:
 def check_route(principal: Principal, rule: Rule) -> None:
     """Raises SumikaError `forbidden` (403), where role or scope leads elsewhere."""
     if principal.role not in rule.roles:
-        least = "an administrator's key" if rule.roles == ADMIN else "the key of an administrator or engineer"
-        least_ja = "管理者のキー" if rule.roles == ADMIN else "管理者かエンジニアのキー"
+        least = "an administrator" if rule.roles == ADMIN else "an administrator or engineer"
+        least_ja = "管理者" if rule.roles == ADMIN else "管理者またはエンジニア"
         raise SumikaError(
             "forbidden",
-            f"This needs {least}. Ask your administrator.",
-            f"この操作には{least_ja}が必要です。管理者に依頼してください。",
+            f"This is for {least}, by a key or role. Ask your administrator.",
+            f"この操作には{least_ja}の権限が必要です。管理者に依頼してください。",
             status=403,
         )
     if rule.endpoint is not None and not principal.may_reach(rule.endpoint):

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from sumika.models import moves, teams
 from sumika.models.principals import Role
 from tests import browser as browsers
-from tests.integration.conftest import Stack, finish, free_port, start
+from tests.integration.conftest import Stack, finish, free_port, start, until
 from tests.oidc_issuer import AUDIENCE, CONSOLE, Issuer
 
 PEOPLE: dict[str, dict[str, Any]] = {
@@ -110,6 +110,25 @@ def test_each_role_is_offered_and_shown_what_it_may_see(comer: Comer, role: Role
     assert browsers.violations(page) == []
     if role == "app":
         browsers.shoot(page, "forbidden-light")
+
+
+def test_somebody_from_the_issuer_asks_in_the_playground(comer: Comer, stack: Stack) -> None:
+    stack.deploy("ask-me", stack.base("three", 3))
+    stack.script(chunks=6)
+    page = comer.sign_in("app")
+    page.wait_for_url("**/console/playground")
+    page.locator("#left").select_option("ask-me")
+    page.locator("#question").fill("有給休暇は何日前までに申請しますか。")
+    page.keyboard.press("Control+Enter")
+    answer = page.locator("[data-side=left]")
+    expect(answer.locator(".said")).to_contain_text("three@1 w0")
+    expect(answer.locator(".figures")).to_contain_text("tokens/s")
+    with stack.client(stack.admin_key) as client:
+
+        def by_team() -> list[str]:
+            return [row["team"] for row in client.get("/admin/v1/usage", params={"by": "team"}).json()["data"]]
+
+        until(lambda: "dx" in by_team(), what="the question counts for the team of who asked")
 
 
 def test_who_gives_up_or_has_no_role_is_told_on_a_page(comer: Comer, issuer: Issuer) -> None:
