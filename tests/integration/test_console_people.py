@@ -170,7 +170,7 @@ def test_administrator_signs_another_out(chromium: Browser, stack: Stack, issuer
         dialog.get_by_role("button", name="サインアウトさせる").click()
         expect(row).to_have_count(left - 1)
     other.page.goto("/console/models")
-    assert other.page.url.endswith("/console/sign-in")
+    assert other.page.url.endswith("/console/sign-in?next=%2Fconsole%2Fmodels")
     other.close()
     page.goto("/console/audit?action=session.end")
     expect(page.get_by_role("row").filter(has_text="tanaka").first).to_be_visible()
