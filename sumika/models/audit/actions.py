@@ -49,6 +49,8 @@ class Action(StrEnum):
     MODEL_IMPORT = "model.import"
     MODEL_PULL = "model.pull"
     MODEL_REMOVE = "model.remove"
+    PRICES_RESET = "prices.reset"
+    PRICES_SET = "prices.set"
     SESSION_BEGIN = "session.begin"
     """Somebody signed in at the console."""
     SESSION_END = "session.end"
