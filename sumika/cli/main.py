@@ -34,6 +34,7 @@ _GROUPS = {
     "jobs": "finetune",
     "archive": "signing",
     "audit": "audit",
+    "db": "db",
 }
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pysqlite3.dbapi2 as sqlite
-from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, select, update
 from sqlalchemy.exc import OperationalError
 
-from sumika.models import schema
+from sumika.models import schema, upgrades
 from sumika.models.actor import UNNAMED, Actor
 from sumika.models.errors import SumikaError
 
@@ -50,15 +49,20 @@ class Store:
             self._after_write(self)
 
     def migrate(self) -> None:
-        """Bring the schema to this code's version; safe when several processes start at once."""
-        with self.migrating() as (_, config):
-            command.upgrade(config, "head")
+        """Bring the schema to this code's version; safe when several processes start at once.
+
+        Raises:
+            SumikaError: `newer_database`, `no_copy`, as `upgrades.upgrade`; `store_unavailable`.
+        """
+        with self.migrating() as (connection, config):
+            upgrades.upgrade(connection, config)
 
     @contextmanager
     def migrating(self) -> Iterator[tuple[Connection, Config]]:
-        """One transaction in which Alembic's commands may change the schema."""
+        """One transaction in which Alembic's commands may change the schema; others wait until it ends."""
         config = alembic_config()
         with _told(), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+            upgrades.wait_turn(connection)
             config.attributes["connection"] = connection
             yield connection, config
 

@@ -55,5 +55,6 @@ class Action(StrEnum):
     """Somebody signed in at the console."""
     SESSION_END = "session.end"
     SIGNING_TRUST = "signing.trust"
+    STORE_DOWNGRADE = "store.downgrade"
     TEAM_CREATE = "team.create"
     TEAM_REMOVE = "team.remove"

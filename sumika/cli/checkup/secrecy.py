@@ -1,0 +1,65 @@
+"""Who can read what only Sumika should: its home, keys, database, and settings with passwords."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from sumika.cli.checkup.finding import Finding, fail, fine, warn
+from sumika.models.home import Home
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def secrets_in(home: Home) -> list[Path]:
+    """Keys, the database and what witnesses the log, as far as they are there."""
+    found = [*home.root.glob("*.key"), *home.root.glob(f"{home.database.name}*"), home.checkpoints]
+    return sorted(path for path in found if path.is_file())
+
+
+def private(paths: Iterable[Path]) -> Finding:
+    """Each of `paths` is there."""
+    opened = [path for path in paths if path.stat().st_mode & _OTHERS]
+    if opened:
+        told = " ".join(str(path) for path in opened)
+        return fail(
+            "private_files",
+            f"others can read secrets; run: chmod 600 {told}",
+            f"他の利用者が秘密を読めます。実行してください: chmod 600 {told}",
+        )
+    return fine(
+        "private_files", "keys and database are readable by this user alone", "鍵とデータベースはこのユーザーだけが読めます"
+    )
+
+
+def folder(root: Path) -> Finding:
+    if root.exists() and root.stat().st_mode & _OTHERS:
+        return warn(
+            "private_home", f"others can look into the home, where weights and records lie; run: chmod 700 {root}",
+            f"他の利用者がホーム(重みと記録)を参照できます。実行してください: chmod 700 {root}",
+        )  # fmt: skip
+    return fine("private_home", "the home is this user's alone", "ホームはこのユーザー専用です")
+
+
+def settings_file(path: Path, data: Mapping[str, Any]) -> Finding:
+    """`data`: what stands in the file at `path`. A file without a password may be read by anybody."""
+    gateway = data.get("gateway")
+    urls = [data.get("database_url"), gateway.get("limits_url") if isinstance(gateway, dict) else None]
+    if path.exists() and path.stat().st_mode & stat.S_IRWXO and any(_has_password(url) for url in urls):
+        return fail(
+            "settings_file", f"{path} holds a password and everybody can read it; run: chmod 600 {path}",
+            f"{path} にパスワードがあり、誰でも読めます。実行してください: chmod 600 {path}",
+        )  # fmt: skip
+    return fine("settings_file", "no password stands open in the settings file", "設定ファイルのパスワードは保護されています")
+
+
+def _has_password(url: Any) -> bool:
+    try:
+        return isinstance(url, str) and bool(make_url(url).password)
+    except ArgumentError:
+        return False

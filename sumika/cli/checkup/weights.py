@@ -1,0 +1,33 @@
+"""The files of versions: there, and, deeply, as they were imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sumika.cli.checkup.finding import Finding, fail, fine
+
+_SHOWN = 5
+
+
+def there(missing: Sequence[str]) -> Finding:
+    """`missing`: versions in the registry whose folder is gone."""
+    if missing:
+        return fail(
+            "weights", f"files of {_some(missing)} are gone; restore a backup, or import and deploy again",
+            f"{_some(missing)} のファイルがありません。バックアップから復元するか、取り込み直してください",
+        )  # fmt: skip
+    return fine("weights", "the files of every version are there", "すべてのバージョンのファイルがあります")
+
+
+def intact(changed: Sequence[str]) -> Finding:
+    """`changed`: versions whose files are not as they were imported."""
+    if changed:
+        return fail(
+            "weights_hashes", f"{_some(changed)} differ from what was imported; 'sumika models verify NAME@N' names the bytes",
+            f"{_some(changed)} が取り込み時と異なります。sumika models verify 名前@番号 で箇所を確認してください",
+        )  # fmt: skip
+    return fine("weights_hashes", "every version is as it was imported", "すべてのバージョンは取り込み時のままです")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
