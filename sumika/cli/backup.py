@@ -59,6 +59,6 @@ def restore(file: Annotated[Path, typer.Argument(help="What 'sumika backup' wrot
         output.print_json({"home": str(settings.layout.root), "rows": rows})
         return
     output.say(
-        f"{rows:,} rows and their files are in {settings.layout.root}. Next: 'sumika audit verify', 'sumika models verify', 'sumika up'.",
-        f"{rows:,} 行とファイルを {settings.layout.root} に復元しました。次に sumika audit verify、sumika models verify、sumika up を実行してください。",
+        f"{rows:,} rows and their files are in {settings.layout.root}. Next: 'sumika doctor --deep', then 'sumika up'.",
+        f"{rows:,} 行とファイルを {settings.layout.root} に復元しました。次に sumika doctor --deep、続けて sumika up を実行してください。",
     )

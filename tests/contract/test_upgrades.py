@@ -149,6 +149,24 @@ def test_migration_that_fails_changes_nothing(opened: Store, tmp_path: Path, mon
     assert within(before, contents(opened)) == before
 
 
+def test_process_killed_in_the_midst_of_a_migration_changes_nothing(opened: Store, tmp_path: Path) -> None:
+    at(opened, "0003")
+    before = contents(opened)
+    slow = with_another(tmp_path, "op.execute('delete from moves'); print('midst', flush=True); __import__('time').sleep(60)")
+    url = opened.engine.url.render_as_string(hide_password=False)
+    code = (
+        "from pathlib import Path; from sumika.models import store\n"
+        f"store._MIGRATIONS = Path({str(slow)!r}); store.Store({url!r}).migrate()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"midst\n"
+    process.kill()
+    process.wait()
+    assert schema_of(opened) == "0003" and contents(opened) == before
+    opened.migrate()
+    assert within(before, contents(opened)) == before
+
+
 def with_another(folder: Path, body: str) -> Path:
     """Our migrations and one more."""
     copy = folder / "migrations"
