@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,11 @@ from sumika.models import audit, backup
 from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.bootstrap import open_store
-from sumika.models.errors import quoted
+from sumika.models.errors import SumikaError, quoted
 from sumika.models.settings import DEFAULT_FILE, load_settings
 
 _GIB = 2**30
+_PIPE = Path("-")
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +29,18 @@ def register(app: typer.Typer) -> None:
 
 
 def make(
-    file: Annotated[Path, typer.Argument(help="The file to write. It holds keys and weights: keep it as safe as the server.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The file to write, or '-' for a pipe. It holds keys and weights: keep it as safe as the server."),
+    ],
     json: Json = False,
 ) -> None:
     """Write models, keys, audit log, usage, jobs and settings to one file, while everything runs."""
+    if file == _PIPE:
+        _pipe()
+        return
     with opened() as (settings, store), audit.told(store, Action.BACKUP_CREATE, quoted(file.name)) as told:
-        made = backup.make(store, settings.layout, file.absolute(), settings=Path(os.environ.get("SUMIKA_CONFIG", DEFAULT_FILE)))
+        made = backup.make(store, settings.layout, file.absolute(), settings=_settings_file())
         told["versions"], told["rows"] = made.versions, made.rows
     if json:
         output.print_json({"file": str(file), "bytes": made.bytes, "versions": made.versions, "rows": made.rows})
@@ -44,10 +52,37 @@ def make(
     )
 
 
-def restore(file: Annotated[Path, typer.Argument(help="What 'sumika backup' wrote.")], json: Json = False) -> None:
+def _pipe() -> None:
+    """To a program that encrypts it: nothing readable lies on a disk then."""
+    if sys.stdout.isatty():
+        raise SumikaError(
+            "no_pipe",
+            "A backup is not for the screen; pipe it on, as in: sumika backup - | age -r RECIPIENT > FILE.",
+            "バックアップは画面に出力できません。sumika backup - | age -r 受取人 > ファイル のように渡してください。",
+        )
+    with opened() as (settings, store), audit.told(store, Action.BACKUP_CREATE, str(_PIPE)) as told:
+        try:
+            told["versions"], told["rows"] = backup.stream(store, settings.layout, sys.stdout.buffer, settings=_settings_file())
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
+            raise SumikaError(
+                "cut_off",
+                "The program that was to take the backup ended before its end; what it has of it is no backup.",
+                "バックアップの受け取り側が途中で終了しました。受け取った分はバックアップとして使えません。",
+            ) from None
+
+
+def _settings_file() -> Path:
+    return Path(os.environ.get("SUMIKA_CONFIG", DEFAULT_FILE))
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What 'sumika backup' wrote; '-' for a pipe.")], json: Json = False
+) -> None:
     """Bring a backup back, where there is no Sumika yet: into the home and the database that the settings name."""
     settings = load_settings()
-    rows = backup.restore(file, settings.layout, settings.database_url)
+    rows = backup.restore(Path("/dev/stdin") if file == _PIPE else file, settings.layout, settings.database_url)
     by = Actor(actor(), "operator")
     store = open_store(settings, by)
     try:

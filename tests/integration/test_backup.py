@@ -139,6 +139,43 @@ def test_changed_byte_anywhere_is_named_and_nothing_is_there_afterwards(made: tu
     assert [path.name for path in tmp_path.iterdir()] == ["b.backup"]
 
 
+def piped(env: dict[str, str], *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "sumika.cli.main", *words]
+    return subprocess.run(command, env=env, cwd=ROOT, input=data, capture_output=True, timeout=120, check=False)
+
+
+def test_backup_goes_through_pipes(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    env = {**os.environ, "SUMIKA_LANG": "en"}
+    sent = piped(env | {"SUMIKA_HOME": str(made[1].home)}, "backup", "-")
+    assert sent.returncode == 0 and not sent.stderr, sent.stderr
+    new = env | {"SUMIKA_HOME": str(tmp_path / "home")}
+    for cut in (0, 1000, len(sent.stdout) // 2, len(sent.stdout) - 20_000):
+        assert piped(new, "restore", "-", data=sent.stdout[:cut]).returncode == 1 and not list(tmp_path.iterdir())
+    assert piped(new, "restore", "-", data=sent.stdout).returncode == 0
+    old_key, new_key = (home / "admin.key" for home in (made[1].home, tmp_path / "home"))
+    assert old_key.read_bytes() == new_key.read_bytes()
+    assert piped(new, "doctor", "--deep", "--json").returncode == 0
+
+
+def test_pipe_that_ends_early_is_told(made: tuple[Path, Settings]) -> None:
+    env = {**os.environ, "SUMIKA_LANG": "en", "SUMIKA_HOME": str(made[1].home)}
+    command = f"set -o pipefail; {sys.executable} -m sumika.cli.main backup - | head -c 100 >/dev/null"
+    ended = subprocess.run(
+        ["/bin/bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1 and "no backup" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_member_behind_the_manifest_is_refused(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    file = tmp_path / "more.backup"
+    file.write_bytes(made[0].read_bytes())
+    with tarfile.open(file, "a") as tar:
+        tar.addfile(tarfile.TarInfo("home/late"))
+    with pytest.raises(SumikaError) as error:
+        backup.restore(file, Home(tmp_path / "home"), None)
+    assert error.value.code == "bad_backup" and "home/late" in error.value.en
+
+
 @pytest.mark.parametrize("name", ["../evil", "/evil", "home/../../evil", "home/./x"])
 def test_member_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     with (tmp_path / "x.backup").open("wb") as target:

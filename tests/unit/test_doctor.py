@@ -173,7 +173,7 @@ def test_every_subject_is_looked_at_once_there_is_a_home() -> None:
     code, seen, findings = told("--deep")
     assert set(findings) == {
         "cpu", "gpu", "driver", "vllm", "python", "sqlite", "packages", "proxy", "open_files", "swap", "huge_pages", "disk", "filesystem", "private_files",
-        "private_home", "settings_file", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_hashes", "supervisor", "port",
+        "private_home", "settings_file", "client_secrets", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_hashes", "supervisor", "port",
     }  # fmt: skip
     assert code == (0 if seen["healthy"] else 1) == int(any(one["level"] == "fail" for one in findings.values()))
 
@@ -241,6 +241,16 @@ def test_password_in_a_settings_file_that_everybody_can_read(tmp_path: Path) -> 
         assert secrecy.settings_file(file, data).level == "ok"
     file.chmod(0o640)
     assert secrecy.settings_file(file, {"database_url": "postgresql+psycopg://a:b@h/d"}).level == "ok"
+
+
+def test_client_secret_that_everybody_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "console.secret"
+    assert secrecy.client_secrets([file]).level == "ok"
+    file.write_text("x")
+    file.chmod(0o640)
+    assert secrecy.client_secrets([file]).level == "ok"
+    file.chmod(0o644)
+    assert secrecy.client_secrets([file]).level == "fail" and "chmod o=" in secrecy.client_secrets([file]).en
 
 
 def test_server_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

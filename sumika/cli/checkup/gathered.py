@@ -67,6 +67,8 @@ def of_home(settings: Settings, seen: Machine) -> Iterator[Finding]:
     yield secrecy.private(secrecy.secrets_in(home))
     yield secrecy.folder(home.root)
     yield secrecy.settings_file(file, yamlfile.read(file).data if file.exists() else {})
+    named = (issuer.client_secret_file for issuer in settings.oidc.issuers)
+    yield secrecy.client_secrets(path for path in named if path is not None)
     yield exposure.tls(settings.host, settings.oidc.public_url)
     yield _redis(settings.gateway.limits_url)
 

@@ -58,6 +58,19 @@ def settings_file(path: Path, data: Mapping[str, Any]) -> Finding:
     return fine("settings_file", "no password stands open in the settings file", "設定ファイルのパスワードは保護されています")
 
 
+def client_secrets(paths: Iterable[Path]) -> Finding:
+    """Files that the settings name; a service's group may read them, everybody may not."""
+    opened = [path for path in paths if path.is_file() and path.stat().st_mode & stat.S_IRWXO]
+    if opened:
+        told = " ".join(str(path) for path in opened)
+        return fail(
+            "client_secrets",
+            f"everybody can read client secrets; run: chmod o= {told}",
+            f"誰でもクライアントシークレットを読めます。実行してください: chmod o= {told}",
+        )
+    return fine("client_secrets", "no client secret lies open", "クライアントシークレットは保護されています")
+
+
 def _has_password(url: Any) -> bool:
     try:
         return isinstance(url, str) and bool(make_url(url).password)

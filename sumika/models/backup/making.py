@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import Connection, MetaData, Table, select
 
@@ -68,6 +69,17 @@ def make(store: Store, home: Home, file: Path, *, settings: Path | None = None) 
         with suppress(FileNotFoundError):
             os.unlink(temp)
     return Made(file.stat().st_size, versions, rows)
+
+
+def stream(store: Store, home: Home, target: IO[bytes], *, settings: Path | None = None) -> tuple[int, int]:
+    """The same to `target`, for a program that encrypts it or carries it away: how many versions and rows.
+
+    What was cut off on the way has no manifest, and is refused where it is restored.
+
+    Raises:
+        SumikaError: `artifact_missing`; OSError: what `target` raises.
+    """
+    return _write(store, home, Writer(target), home.root, settings)
 
 
 def _write(store: Store, home: Home, pack: Writer, scratch: Path, settings: Path | None) -> tuple[int, int]:

@@ -72,19 +72,22 @@ def unpack(file: Path, folder: Path) -> None:
         SumikaError: `bad_backup`, naming the member that is not as it was written, or that the file was cut off.
     """
     seen: dict[str, dict[str, object]] = {}
+    whole = False
     with _read(file) as tar:
         for info in tar:
             stream = tar.extractfile(info) if info.isreg() else None
-            if stream is None or not _safe(info.name) or info.name in seen:
+            if stream is None or not _safe(info.name) or info.name in seen or whole:
                 raise bad(
                     f"{quoted(info.name)} has no place in a backup",
                     f"{quoted(info.name)} はバックアップに含まれるはずのない項目です",
                 )
             if info.name == MANIFEST:
                 _check(stream.read(_LONGEST_MANIFEST), seen)
-                return
-            seen[info.name] = _write(stream, folder / info.name)
-    raise bad("it was cut off before its end", "ファイルが途中で切れています")
+                whole = True  # and the end comes next
+            else:
+                seen[info.name] = _write(stream, folder / info.name)
+    if not whole:
+        raise bad("it was cut off before its end", "ファイルが途中で切れています")
 
 
 def _check(data: bytes, seen: dict[str, dict[str, object]]) -> None:
