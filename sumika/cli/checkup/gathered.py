@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import sumika
 from sumika.cli import bill
 from sumika.cli.checkup import counters, database, device, disk, duty, exposure, kernel, records, secrecy, software, weights
-from sumika.cli.checkup.finding import Finding
+from sumika.cli.checkup.finding import Finding, fail
 from sumika.models import clock, differences, leases, registry, schema, upgrades, yamlfile
 from sumika.models.audit import chain, checkpoints
 from sumika.models.audit.verify import verify
@@ -110,12 +110,22 @@ def _of_rows(connection: Connection, home: Home, gateways: int) -> Iterator[Find
 
 
 def _deep(store: Store, home: Home) -> Iterator[Finding]:
-    found = verify(store, home)
-    yield records.whole(found.ok, found.rows)
+    try:
+        found = verify(store, home)
+        yield records.whole(found.ok, found.rows)
+    except SumikaError as error:  # a key file that is none
+        yield fail("audit_chain", error.en, error.ja)
     with store.read() as connection:
         versions = [version for version in registry.list_all(connection) if version.removed_at is None]
     there = [one for one in versions if (home.artifacts / one.folder).is_dir()]
-    yield weights.intact([str(one.ref) for one in there if differences.find(home.artifacts / one.folder, one.digest)])
+    yield weights.intact([str(one.ref) for one in there if _differs(home.artifacts / one.folder, one.digest)])
+
+
+def _differs(folder: Path, digest: str) -> bool:
+    try:
+        return bool(differences.find(folder, digest))
+    except SumikaError:  # its manifest is gone
+        return True
 
 
 def _server(connection: Connection) -> Finding:
