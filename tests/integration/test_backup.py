@@ -19,6 +19,7 @@ from sqlalchemy import select
 from sumika.models import aliases, backup, importing, schema
 from sumika.models.audit.verify import verify
 from sumika.models.backup import pack
+from sumika.models.backup.scratch import scratch
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -139,6 +140,22 @@ def test_changed_byte_anywhere_is_named_and_nothing_is_there_afterwards(made: tu
     assert [path.name for path in tmp_path.iterdir()] == ["b.backup"]
 
 
+def test_version_that_vanishes_meanwhile_is_told(
+    made: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_file = pack.Writer.add_file
+
+    def gone(self: pack.Writer, name: str, path: Path) -> None:
+        add_file(self, name, path if not name.startswith("home/artifacts/faq") else path.with_name("gone"))
+
+    monkeypatch.setattr(pack.Writer, "add_file", gone)
+    store = open_store(made[1])
+    with pytest.raises(SumikaError) as error:
+        backup.make(store, made[1].layout, tmp_path / "a.backup")
+    store.close()
+    assert error.value.code == "artifact_missing" and not list(tmp_path.iterdir())
+
+
 def piped(env: dict[str, str], *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "sumika.cli.main", *words]
     return subprocess.run(command, env=env, cwd=ROOT, input=data, capture_output=True, timeout=120, check=False)
@@ -226,3 +243,28 @@ def test_backup_that_is_killed_leaves_no_file_by_its_name(made: tuple[Path, Sett
         process.wait()
         if file.exists():
             backup.restore(file, Home(tmp_path / f"home-{delay}"), None)
+    store = open_store(made[1])
+    backup.make(store, made[1].layout, tmp_path / "last.backup")
+    store.close()
+    assert not list(tmp_path.glob(".sumika-backup-*")), "what killed ones left is removed"
+
+
+def test_restore_that_is_killed_leaves_nothing_behind_the_next(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from sumika.models.backup import restoring; from sumika.models.home import Home\n"
+        "restoring.tables.fill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "restoring.restore(Path(sys.argv[1]), Home(Path(sys.argv[2])), None)"
+    )
+    home = tmp_path / "home"
+    killed = subprocess.run([sys.executable, "-c", code, str(made[0]), str(home)], cwd=ROOT, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL and not home.exists()
+    assert [path.name.startswith(".home.restoring-") for path in tmp_path.iterdir()] == [True]
+    assert backup.restore(made[0], Home(home), None) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
+    with scratch(tmp_path, "a") as first, scratch(tmp_path, "a") as second:
+        assert first != second and first.is_dir() and second.is_dir()
+        assert first.parent.stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.iterdir())

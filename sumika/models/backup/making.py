@@ -23,6 +23,7 @@ from sqlalchemy import Connection, MetaData, Table, select
 from sumika.models import clock
 from sumika.models.backup import tables
 from sumika.models.backup.pack import Writer
+from sumika.models.backup.scratch import scratch
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home, sync_folder
 from sumika.models.store import Store
@@ -50,14 +51,15 @@ def make(store: Store, home: Home, file: Path, *, settings: Path | None = None) 
         SumikaError: `exists`, `no_folder`, `disk_full`; `artifact_missing`, where the files of a version are not there.
     """
     _check_target(file)
-    fd, temp = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
-        with os.fdopen(fd, "wb") as target:
-            versions, rows = _write(store, home, Writer(target), file.parent, settings)
-            target.flush()
-            os.fsync(target.fileno())
-        os.link(temp, file)  # unlike a rename, never over another file
-        sync_folder(file.parent)
+        with scratch(file.parent, "sumika-backup") as work:
+            temp = work / file.name
+            with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+                versions, rows = _write(store, home, Writer(target), work, settings)
+                target.flush()
+                os.fsync(target.fileno())
+            os.link(temp, file)  # unlike a rename, never over another file
+            sync_folder(file.parent)
     except FileExistsError:
         raise _exists(file) from None
     except OSError as error:
@@ -65,9 +67,6 @@ def make(store: Store, home: Home, file: Path, *, settings: Path | None = None) 
             "disk_full", f"The backup can't be written to {file.parent}: {error.strerror}. Make room and try again.",
             f"{file.parent} にバックアップを書き込めません: {error.strerror}。空きを確保してやり直してください。", status=507,
         ) from error  # fmt: skip
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temp)
     return Made(file.stat().st_size, versions, rows)
 
 
@@ -82,7 +81,7 @@ def stream(store: Store, home: Home, target: IO[bytes], *, settings: Path | None
     return _write(store, home, Writer(target), home.root, settings)
 
 
-def _write(store: Store, home: Home, pack: Writer, scratch: Path, settings: Path | None) -> tuple[int, int]:
+def _write(store: Store, home: Home, pack: Writer, beside: Path, settings: Path | None) -> tuple[int, int]:
     for path in _files(home.root, _LEFT):
         _add(pack, home, path)
     if settings is not None and settings.is_file():
@@ -92,17 +91,10 @@ def _write(store: Store, home: Home, pack: Writer, scratch: Path, settings: Path
         found = tables.described(connection)
         header = {"format": FORMAT, "sumika": version("sumika"), "schema": tables.revision(connection), "made_at": clock.now()}
         pack.add(HEADER, json.dumps(header).encode())
-        rows = sum(_add_table(pack, connection, table, scratch) for table in found)
+        rows = sum(_add_table(pack, connection, table, beside) for table in found)
         folders = _folders(connection)
     for folder in folders:
-        files = list(_files(home.artifacts / folder))
-        if not files:
-            raise SumikaError(
-                "artifact_missing", f"The files of a version are not in {home.artifacts / folder}; 'sumika models verify' tells which. Remove that version or bring its files back.",
-                f"{home.artifacts / folder} にモデルのファイルがありません。sumika models verify で確認し、そのバージョンを削除するかファイルを戻してください。",
-            )  # fmt: skip
-        for path in files:
-            pack.add_file(f"home/{path.relative_to(home.root)}", path)
+        _add_version(pack, home, folder)
     for name in _LATER:
         for path in _files(home.root / name, frozenset({"checkpoints"})):
             _add(pack, home, path)
@@ -110,14 +102,29 @@ def _write(store: Store, home: Home, pack: Writer, scratch: Path, settings: Path
     return len(folders), rows
 
 
+def _add_version(pack: Writer, home: Home, folder: str) -> None:
+    try:
+        files = list(_files(home.artifacts / folder))
+        for path in files:
+            pack.add_file(f"home/{path.relative_to(home.root)}", path)
+    except FileNotFoundError:  # removed since the database was read
+        files = []
+    if not files:
+        raise SumikaError(
+            "artifact_missing",
+            f"The files of a version are not in {home.artifacts / folder}. If somebody removed it just now, try again; else 'sumika doctor' names it: bring its files back, or remove that version.",
+            f"{home.artifacts / folder} にモデルのファイルがありません。今削除された場合は再実行してください。それ以外は sumika doctor で確認し、ファイルを戻すか、そのバージョンを削除してください。",
+        )
+
+
 def _add(pack: Writer, home: Home, path: Path) -> None:
     with suppress(FileNotFoundError):  # drained, or removed, since it was listed
         pack.add_file(f"home/{path.relative_to(home.root)}", path)
 
 
-def _add_table(pack: Writer, connection: Connection, table: Table, scratch: Path) -> int:
+def _add_table(pack: Writer, connection: Connection, table: Table, beside: Path) -> int:
     """By way of a file beside the backup: a tar must know a member's size first."""
-    with tempfile.TemporaryFile(dir=scratch) as lines:
+    with tempfile.TemporaryFile(dir=beside) as lines:
         count = 0
         for count, line in enumerate(tables.rows(connection, table), start=1):  # noqa: B007 - told afterwards
             lines.write(line)

@@ -7,8 +7,6 @@ the folder takes the home's name. Killed in between, the same command goes on: a
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from sqlalchemy import Connection, MetaData, Table, func, select
 from sumika.models.backup import tables
 from sumika.models.backup.making import FORMAT, HEADER
 from sumika.models.backup.pack import bad, unpack
+from sumika.models.backup.scratch import scratch
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home, sync_folder
 from sumika.models.store import Store, alembic_config
@@ -34,8 +33,7 @@ def restore(file: Path, home: Home, database_url: str | None) -> int:
     if home.root.exists() and any(home.root.iterdir()):
         raise _not_empty(str(home.root))
     home.root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=home.root.parent, prefix=f".{home.root.name}.restoring-"))
-    try:
+    with scratch(home.root.parent, f"{home.root.name}.restoring") as work:
         unpack(file, work)
         header = _header(work)
         root = work / "home"
@@ -45,8 +43,6 @@ def restore(file: Path, home: Home, database_url: str | None) -> int:
             home.root.rmdir()
         root.rename(home.root)
         sync_folder(home.root.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return rows
 
 
