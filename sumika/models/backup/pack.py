@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from sumika.models.errors import SumikaError, quoted
 
@@ -26,7 +26,7 @@ class Writer:
     """Members one after another; `close` writes the manifest."""
 
     def __init__(self, target: IO[bytes]) -> None:
-        self._tar = tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.open(fileobj=_Onward(target), mode="w", format=tarfile.PAX_FORMAT)
         self._listed: dict[str, dict[str, object]] = {}
 
     def add(self, name: str, data: bytes) -> None:
@@ -50,6 +50,22 @@ class Writer:
         info.size, info.mode = len(data), 0o600
         self._tar.addfile(info, io.BytesIO(data))
         self._tar.close()
+
+
+class _Onward(io.RawIOBase):
+    """Writes through, to a pipe too: `tarfile` asks where it stands. (Its own mode for pipes writes once more when it is thrown away.)"""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        self._target.write(data)
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
 
 
 class _Hashing(io.RawIOBase):
