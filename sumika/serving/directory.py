@@ -48,7 +48,7 @@ class Target:
     tools: bool = False
     reasoning: bool = False
     context: int | None = None
-    control_tokens: ControlTokens = ControlTokens()
+    control_tokens: ControlTokens = field(default_factory=ControlTokens)
 
 
 @dataclass(frozen=True, slots=True)
