@@ -54,9 +54,11 @@ class Havoc:
         return [at for at, done in self.done if done == what]
 
     async def run(self, until_: float, kinds: tuple[str, ...]) -> None:
+        deck: list[str] = []
         while (left := until_ - time.time()) > 0:
+            deck = deck or self.chance.sample(kinds, len(kinds))
             await asyncio.sleep(min(left, self.chance.uniform(4, 12)))
-            what = self.chance.choice(kinds)
+            what = deck.pop()
             if time.time() < until_ and await asyncio.to_thread(self._do, what):
                 self.done.append((time.time(), what))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,8 @@ _MAX_DEPTH = 32
 # Of all objects together, and characters of one: pydantic tells what is wrong with each, and a worker answers nobody meanwhile.
 _MAX_KEYS = 50_000
 _MAX_KEY_LENGTH = 1_024
+# What every reader of JSON takes for the same number: 64 bits, and doubles that are neither infinite nor subnormal.
+_INTEGERS = range(-(2**63), 2**64)
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -69,8 +72,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check(value: Any, depth: int) -> int:
-    """How many keys the objects in `value` have. Bounds the depth and the length of a key, and refuses lone surrogates, which
-    would fail later and elsewhere."""
+    """How many keys the objects in `value` have. Bounds the depth, the length of a key and the size of numbers, and refuses
+    lone surrogates, which would fail later and elsewhere."""
     if depth == 0:
         raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, str):
@@ -84,4 +87,9 @@ def _check(value: Any, depth: int) -> int:
             if len(key) > _MAX_KEY_LENGTH:
                 raise _Refused(f"a key is longer than {_MAX_KEY_LENGTH:,} characters")
         return len(value) + sum(_check(item, depth - 1) for item in value.values())
+    elif isinstance(value, float):
+        if value and not sys.float_info.min <= abs(value) <= sys.float_info.max:
+            raise _Refused("a number is too great or too small")
+    elif value is not None and value not in _INTEGERS:
+        raise _Refused("an integer has more than 64 bits")
     return 0
