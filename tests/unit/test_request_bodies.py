@@ -128,3 +128,24 @@ def test_any_value_in_any_field_is_taken_or_refused_and_nothing_else(value: Any)
 def test_json_that_is_refused_as_such_says_why(body: bytes, why: str) -> None:
     told = refused(body)
     assert told.code == "invalid_json" and why in told.en
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"a%d":0' % n for n in range(50_001)) + b"}",
+        b'{"model":"x","messages":['
+        + b",".join([b'{"role":"user","content":[' + b",".join([b'{"x":0}'] * 200) + b"]}"] * 260)
+        + b"]}",
+        b'{"' + b"a" * 1_025 + b'":1}',
+        json.dumps(
+            GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 2**64}}}]}
+        ).encode(),
+        json.dumps(GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 0}}}]})
+        .replace(": 0", ": -1e999")
+        .encode(),
+    ],
+    ids=["keys of one", "keys of many", "a long key", "an integer of 65 bits", "an infinite number where anything may stand"],
+)
+def test_body_that_would_keep_a_worker_busy_or_be_read_otherwise_is_refused(body: bytes) -> None:
+    assert refused(body).code == "invalid_json"
