@@ -37,8 +37,10 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def context(browser: Browser, url: str, *, lang: str = "ja", dark: bool = False, size: dict[str, int] = WIDE) -> BrowserContext:
-    """A reader. Whatever a page asks of another host is refused and remembered in `strangers`."""
+def context(
+    browser: Browser, url: str, *, lang: str = "ja", dark: bool = False, size: dict[str, int] = WIDE, issuer: str | None = None
+) -> BrowserContext:
+    """A reader. Whatever a page asks of another host, but the company's `issuer`, is refused and remembered in `strangers`."""
     made = browser.new_context(
         base_url=url, viewport=size, color_scheme="dark" if dark else "light", locale="ja-JP", reduced_motion="reduce"
     )  # type: ignore[arg-type]
@@ -46,7 +48,7 @@ def context(browser: Browser, url: str, *, lang: str = "ja", dark: bool = False,
     made.strangers = []  # type: ignore[attr-defined]
 
     def gate(route: Any) -> None:
-        if route.request.url.startswith(url):
+        if route.request.url.startswith((url, issuer or url)):
             route.continue_()
         else:
             made.strangers.append(route.request.url)  # type: ignore[attr-defined]

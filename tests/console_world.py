@@ -126,12 +126,16 @@ class World:
             "".join(f"step {n}/132  loss {one['loss']:.3f}\n" for n, one in enumerate(losses[:steps], 1))
         )
         data = {
-            "rows": {"read": 75, "kept": 72, "refused": 0, "dropped": {"duplicate": 3}, "held_out": 15},
-            "tokens": {"total": 6812, "trained": 3104, "shortest": 38, "median": 91, "longest": 214}, "leaks": {},
+            "rows": {"read": 75, "kept": 72, "refused": 0, "dropped": {"too_long": 2, "nothing_left": 1}, "held_out": 15},
+            "tokens": {"total": 6812, "trained": 3104, "shortest": 38, "median": 91, "longest": 214}, "leaks": {"near": 1},
+            "duplicates": {"exact": 3, "near": 2}, "files": [{"file": "faq.jsonl", "rows": 75}],
+            "pii": {"card": {"found": 0, "rows": 0, "action": "block"}, "phone": {"found": 4, "rows": 3, "action": "mask"}},
         }  # fmt: skip
         (folder / "data-report.json").write_text(json.dumps(data))
         if state == "done":
-            (folder / "result.json").write_text(json.dumps({"version": version, "gate": "passed"}))
+            (folder / "result.json").write_text(
+                json.dumps({"version": version, "gate": "passed", "evaluation": self.second.meta["evaluation"]})
+            )
         with self.stack.store.write() as connection:
             job = jobs.submit(connection, name, run, actor="oidc:company:tanaka", memory=2_400_000_000)
             values: dict[str, Any] = {"state": state, "version": version, "note": note, "attempts": 1, "started_at": clock.now()}

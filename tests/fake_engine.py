@@ -2,7 +2,7 @@
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
 start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_bytes, chunk_delay_s, die_after_chunks, hang, hang_generation,
-ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers), poison (a text that kills it),
+ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers), poison (a text that kills it), core_dies_of (a text),
 raw ({text, times, then}: bytes in place of an answer's, head and all; then: close, or hang). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
@@ -128,7 +128,7 @@ class Fake:
             await asyncio.sleep(3600)
         if name in self.adapters and not self.adapters[name].is_dir():
             os.kill(os.getpid(), signal.SIGKILL)  # as vLLM, once it has forgotten the adapter and must read it again
-        if (poison := self.script("poison", None)) and poison in json.dumps(body, ensure_ascii=False):
+        if self.asked_for("poison", body):
             os.kill(os.getpid(), signal.SIGKILL)
         self.running += 1
         self.made += 1
@@ -138,10 +138,10 @@ class Fake:
             pad = "x" * self.script("chunk_bytes", 0)
             words = [f"{name} "] + [f"w{i}{pad} " for i in range(self.script("chunks", 3) - 1)]
             self.note(request, body)
-            if reason := fake_answers.no_grammar(body):
-                return _error(400, f"Grammar error: {reason}")
-            if refusal := self.script("refuse", None):
-                return _error(refusal["status"], refusal["message"])
+            if refusal := self.refusal(body):
+                return refusal
+            if self.asked_for("core_dies_of", body):
+                return await self.core_dies(request, body, kind)
             if body.get("stream"):
                 return await self.pour(request, *self.events(kind, body, words))
             for _ in words:
@@ -149,6 +149,28 @@ class Fake:
             return web.json_response(WHOLE[kind](body, words))
         finally:
             self.running -= 1
+
+    def refusal(self, body: dict[str, Any]) -> web.Response | None:
+        if reason := fake_answers.no_grammar(body):
+            return _error(400, f"Grammar error: {reason}")
+        told = self.script("refuse", None)
+        return _error(told["status"], told["message"]) if told else None
+
+    def asked_for(self, fault: str, body: dict[str, Any]) -> bool:
+        text = self.script(fault, None)
+        return text is not None and text in json.dumps(body, ensure_ascii=False)
+
+    async def core_dies(self, request: web.Request, body: dict[str, Any], kind: str) -> web.StreamResponse:
+        """As vLLM when the process that generates is gone: it says so, ends a stream as if nothing were, and goes."""
+        error = {
+            "error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "code": 500}
+        }
+        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGKILL)
+        if not body.get("stream"):
+            return web.json_response(error, status=500)
+        events, _ = self.events(kind, body, ["w0 ", "w1 "])
+        told = b"event: error\n" if kind == "/v1/messages" else b""
+        return await self.pour(request, [*events, told + b"data: " + json.dumps(error).encode() + b"\n\n"], b"data: [DONE]\n\n")
 
     def events(self, kind: str, body: dict[str, Any], words: list[str]) -> tuple[Iterable[bytes], bytes]:
         """A stream, and what it ends with."""

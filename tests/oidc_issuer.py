@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import secrets
 import threading
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -47,6 +48,8 @@ class Issuer:
         self.delay_s = 0.0
         # Of a sign-in: what each code stands for.
         self.codes: dict[str, dict[str, Any]] = {}
+        # Whom its page offers to sign in as: a label, and the claims that are theirs.
+        self.people: dict[str, dict[str, Any]] = {}
         self.clients: list[tuple[str, str]] = []  # id and secret, as Basic authentication brought them
         issuer = self
 
@@ -104,10 +107,30 @@ class Issuer:
         path = urlsplit(request.path).path
         self.asked[path] += 1
         time.sleep(self.delay_s)
+        if path == "/authorize" and self.broken is None:
+            self._show_people(request)
+            return
         status, body = (self.broken, {}) if self.broken is not None else self._made(path, form)
         data = json.dumps(body).encode()
         request.send_response(status)
         request.send_header("content-type", "application/json")
+        request.send_header("content-length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+    def _show_people(self, request: BaseHTTPRequestHandler) -> None:
+        """Its own page: a link for each of `people`, as a person would choose their account, and one for who gives up."""
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(request.path).query).items()}
+
+        def back(**more: str) -> str:
+            return html.escape(f"{asked['redirect_uri']}?{urlencode(more | {'state': asked['state']})}")
+
+        links = [f'<p><a href="{back(code=self.code_for(asked, **who))}">{name}</a>' for name, who in self.people.items()]
+        data = (
+            f'<!doctype html><title>issuer</title>{"".join(links)}<p><a href="{back(error="access_denied")}">Cancel</a>'.encode()
+        )
+        request.send_response(200)
+        request.send_header("content-type", "text/html; charset=utf-8")
         request.send_header("content-length", str(len(data)))
         request.end_headers()
         request.wfile.write(data)

@@ -1,12 +1,12 @@
-"""`sumika models receive`: what the gateway asks to import. JSON in; a line of JSON for each step, the last with the version."""
+"""`sumika models receive`: what the gateway asks to import. It says in the import's record how far it is and how it ended."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -16,8 +16,10 @@ from sumika.models import audit
 from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError
+from sumika.models.imports import Imports
+from sumika.models.settings import load_settings
 
-_EVERY_S = 0.2
+_EVERY_S = 0.3
 
 
 def register(app: typer.Typer) -> None:
@@ -25,27 +27,25 @@ def register(app: typer.Typer) -> None:
 
 
 def receive() -> None:
-    """Read `{"path": …, "name": …, "base": NAME@N or null, "by": [NAME, ROLE]}` from standard input."""
-    asked, told = json.loads(sys.stdin.read()), [0.0]
-    by = Actor(*asked["by"])
+    """Read `{"record": ID, "path": …, "base": NAME@N or null, "role": …}` from standard input."""
+    asked = json.loads(sys.stdin.read())
+    records = Imports(load_settings().layout)
+    one, told = records.get(asked["record"]), 0.0
 
     def progress(done: int, total: int) -> None:
-        if time.monotonic() - told[0] > _EVERY_S or done == total:
-            told[0] = time.monotonic()
-            _say({"done": done, "total": total})
+        nonlocal one, told
+        if time.monotonic() - told > _EVERY_S or done == total:
+            told, one = time.monotonic(), replace(one, done=done, total=total)
+            records.keep(one)
 
+    by = Actor(one.actor, asked["role"])
     with opened(by) as (settings, store):
         try:
-            with audit.refusals(store, Action.MODEL_IMPORT, asked["name"], by):
+            with audit.refusals(store, Action.MODEL_IMPORT, one.name, by):
                 version = importing.bring_in(
-                    settings, store, asked["name"], Path(asked["path"]), asked["base"], with_reference=True, progress=progress
+                    settings, store, one.name, Path(asked["path"]), asked["base"], with_reference=True, progress=progress
                 )
         except SumikaError as error:
-            _say({"error": {"code": error.code, "en": error.en, "ja": error.ja}})
+            records.keep(replace(one, state="failed", error={"code": error.code, "en": error.en, "ja": error.ja}))
             return
-    _say({"version": str(version.ref)})
-
-
-def _say(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    records.keep(replace(one, state="done", version=str(version.ref)))

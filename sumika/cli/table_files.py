@@ -1,26 +1,14 @@
-"""Tables as CSV that Excel opens as it is: UTF-8 with a byte order mark, and no cell that it would run as a formula."""
+"""Tables that commands write to files."""
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import write_atomically
-
-# A cell that begins so is a formula to Excel and LibreOffice, or becomes one when it is opened (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-
-
-def as_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows([_defused(cell) for cell in row] for row in rows)
-    return text.getvalue().encode("utf-8-sig")
+from sumika.models.spreadsheet import as_csv
 
 
 def write_csv(target: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -43,9 +31,3 @@ def write_csv(target: str, columns: Sequence[str], rows: Iterable[Sequence[objec
             f"'{shown}' can't be written ({error.strerror}). Check the folder, its permissions and the disk.",
             f"「{shown}」に書き込めません({error.strerror})。フォルダー、権限、ディスクの空きを確認してください。",
         ) from None
-
-
-def _defused(cell: object) -> object:
-    if isinstance(cell, str) and cell.startswith(_FORMULA):
-        return "'" + cell
-    return "" if cell is None else cell

@@ -38,6 +38,16 @@ class Home:
         return self.root / "incoming"
 
     @property
+    def imports(self) -> Path:
+        """What the console imported of late, and how far it is."""
+        return self.root / "imports"
+
+    @property
+    def prices(self) -> Path:
+        """The price sheet, where an administrator changed the one in configs/."""
+        return self.root / "prices.yaml"
+
+    @property
     def runs(self) -> Path:
         """One folder for each training run."""
         return self.root / "runs"
@@ -88,7 +98,7 @@ class Home:
             PermissionError: when the socket folder belongs to somebody else.
         """
         folders = (
-            self.root, self.artifacts, self.incoming, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets,
+            self.root, self.artifacts, self.incoming, self.imports, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets,
         )  # fmt: skip
         for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

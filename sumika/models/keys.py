@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, insert, or_, select, update
 
 from sumika.models import audit, clock, schema, teams
 from sumika.models.actor import UNNAMED
@@ -183,8 +183,11 @@ def list_all(connection: Connection) -> list[Key]:
 
 
 def page(connection: Connection, seen_by: Principal, *, team: str | None = None, after: str = "", limit: int) -> list[Key]:
-    """Keys that `seen_by` may manage, by id, from the first one behind `after`."""
-    query = select(_k).where(_k.c.id > after).order_by(_k.c.id).limit(limit)
+    """Keys that `seen_by` may manage, by name, from the first one behind the key whose id is `after`."""
+    query = select(_k).order_by(_k.c.name, _k.c.id).limit(limit)
+    if after:
+        last = select(_k.c.name).where(_k.c.id == after).scalar_subquery()
+        query = query.where(or_(_k.c.name > last, and_(_k.c.name == last, _k.c.id > after)))
     if seen_by.role != "admin":
         query = query.where(_k.c.role == "app", _k.c.team.is_not(None), _k.c.team == seen_by.team)
     return [_key(row) for row in connection.execute(query if team is None else query.where(_k.c.team == team))]

@@ -1,17 +1,25 @@
-"""Rent or own: what tokens cost at API prices, beside what a server costs. Every number comes from a dated sheet that people edit."""
+"""Rent or own: what tokens cost at API prices, beside what a server costs. Every number comes from a dated sheet that people edit:
+the one in the home where an administrator kept one, else the one in `configs/`."""
 
 from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sumika.models import yamlfile
+from sumika.models.home import Home, write_atomically
+from sumika.models.settings import PRICES_FILE
 
 _HOURS = 8_760
 _MILLION = 1_000_000
+_HEADER = "# Kept by the console's page 費用 (/console/costs/prices). Taking this file away brings the sheet in configs/ back.\n"
+_Name = Annotated[str, Field(min_length=1, max_length=100)]
+_Source = Annotated[str, Field(min_length=1, max_length=500)]
+_Number = Annotated[float, Field(ge=0, le=1e15, strict=True)]
 
 
 class _Sheet(BaseModel):
@@ -21,20 +29,20 @@ class _Sheet(BaseModel):
 class Figure(_Sheet):
     """One number, and where it comes from."""
 
-    value: float = Field(ge=0)
-    source: str = Field(min_length=1)
+    value: _Number
+    source: _Source
 
 
 class Api(_Sheet):
     """List prices for a million tokens. `cached`: of the prompt's tokens that were read from a cache; `input` where not given."""
 
-    name: str
-    vendor: str
+    name: _Name
+    vendor: Annotated[str, Field(max_length=100)]
     currency: Literal["USD", "JPY"]
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached: float | None = Field(default=None, ge=0)
-    source: str = Field(min_length=1)
+    input: _Number
+    output: _Number
+    cached: _Number | None = None
+    source: _Source
 
     def yen(self, tokens: Tokens, yen_per_usd: float) -> float:
         """What `tokens` cost."""
@@ -46,7 +54,7 @@ class Api(_Sheet):
 class Server(_Sheet):
     """Yen but for `years`, `kilowatts` (average, at the plug), and `maintenance` (share of the purchase a year)."""
 
-    name: str
+    name: _Name
     purchase: Figure
     years: Figure
     maintenance: Figure
@@ -68,11 +76,24 @@ class Server(_Sheet):
         }
 
 
+# What a server's cost is made of.
+FIGURES = tuple(name for name in Server.model_fields if name != "name")
+
+
 class Prices(_Sheet):
     date: date
     yen_per_usd: Figure
-    apis: list[Api] = Field(min_length=1)
-    servers: list[Server] = Field(min_length=1)
+    apis: list[Api] = Field(min_length=1, max_length=50)
+    servers: list[Server] = Field(min_length=1, max_length=20)
+
+    @field_validator("apis", "servers")
+    @classmethod
+    def _each_once(cls, rows: list[Api] | list[Server]) -> list[Api] | list[Server]:
+        names = [row.name for row in rows]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"'{twice}' is there twice; give each its own name")
+        return rows
 
 
 class Tokens(BaseModel):
@@ -94,6 +115,27 @@ EXAMPLE = Tokens(prompt=750_000, cached=0, completion=250_000)
 def load(file: Path) -> Prices:
     """Raises SumikaError `bad_config`."""
     return yamlfile.load(Prices, file)
+
+
+def current(home: Home) -> Prices:
+    """Raises SumikaError `bad_config`."""
+    return load(home.prices if is_own(home) else PRICES_FILE)
+
+
+def is_own(home: Home) -> bool:
+    """Whether an administrator keeps a sheet in the home."""
+    return home.prices.is_file()
+
+
+def keep(home: Home, sheet: Prices) -> None:
+    """In the home, whole or not at all."""
+    text = yaml.safe_dump(sheet.model_dump(), allow_unicode=True, sort_keys=False, width=200)
+    write_atomically(home.prices, (_HEADER + text).encode(), mode=0o600)
+
+
+def forget(home: Home) -> None:
+    """The sheet in `configs/` counts again."""
+    home.prices.unlink(missing_ok=True)
 
 
 def break_even(api: Api, monthly: float, mix: Tokens, yen_per_usd: float) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from starlette.routing import compile_path
 
 from sumika.models.errors import SumikaError, quoted
+from sumika.models.prices import FIGURES, Prices
 from sumika.models.principals import ROLES, Endpoint, Principal, Role
 from sumika.serving import requests
 
@@ -65,6 +66,11 @@ _REASON = _each(["reason"], STAFF)
 _JOB = f"{_ADMIN_API}/jobs/{{job_id}}"
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "streams", "tokens_per_month", "weight", "priority")
 _AUDIT = ("actor", "action", "object", "since", "until")
+# The form of the price sheet: a column of each for the APIs, and for the servers.
+_SHEET = (
+    "date", "yen_per_usd", "yen_per_usd_source", "api", "vendor", "currency", "input", "output", "cached", "api_source", "server",
+    *FIGURES, *(f"{name}_source" for name in FIGURES),
+)  # fmt: skip
 CONSOLE = "/console"
 _WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
 
@@ -72,6 +78,11 @@ _WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
 def at_console(path: str) -> bool:
     """Whether `path` is a page's, which speaks to people."""
     return path == CONSOLE or path.startswith(f"{CONSOLE}/")
+
+
+def by_a_person(path: str, accept: str) -> bool:
+    """Whether somebody looks at the answer: at a page, or at a browser's way to an issuer and back."""
+    return at_console(path) or (path.startswith("/auth/") and "text/html" in accept)
 
 
 def _view(page: str, roles: Roles, *fields: str) -> Rule:
@@ -128,6 +139,8 @@ TABLE: tuple[Rule, ...] = (
     Rule("GET", f"{_ADMIN_API}/teams", "admin", STAFF, _each(_PAGE, STAFF)),
     Rule("POST", f"{_ADMIN_API}/teams", "admin", ADMIN, _each(["name", "title"], ADMIN)),
     Rule("DELETE", f"{_ADMIN_API}/teams/{{name}}", "admin", ADMIN),
+    Rule("GET", f"{_ADMIN_API}/sessions", "admin", ADMIN, _each(_PAGE, ADMIN)),
+    Rule("DELETE", f"{_ADMIN_API}/sessions/{{session_id}}", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/aliases", "admin", STAFF, _each(_PAGE, STAFF)),
     Rule("GET", _ALIAS, "admin", STAFF),
     Rule("POST", f"{_ALIAS}/deploy", "admin", STAFF, _WISH),
@@ -148,8 +161,12 @@ TABLE: tuple[Rule, ...] = (
     Rule("POST", f"{_ADMIN_API}/limits/{{kind}}/{{name}}", "admin", ADMIN, _each(_LIMITS, ADMIN)),
     Rule("DELETE", f"{_ADMIN_API}/limits/{{kind}}/{{name}}", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/usage", "admin", STAFF, _each([*_PAGE, "by", "since", "until"], STAFF)),
+    Rule("GET", f"{_ADMIN_API}/usage/csv", "admin", STAFF, _each(["by", "since", "until"], STAFF)),
     Rule("GET", f"{_ADMIN_API}/activity", "admin", STAFF),
     Rule("GET", f"{_ADMIN_API}/costs", "admin", ADMIN, _each(["month", "server"], ADMIN)),
+    Rule("GET", f"{_ADMIN_API}/prices", "admin", ADMIN),
+    Rule("POST", f"{_ADMIN_API}/prices", "admin", ADMIN, _each(Prices.model_fields, ADMIN)),
+    Rule("DELETE", f"{_ADMIN_API}/prices", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/audit", "admin", ADMIN, _each([*_PAGE, *_AUDIT], ADMIN)),
     Rule("GET", f"{_ADMIN_API}/audit/verify", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/audit/export", "admin", ADMIN),
@@ -175,7 +192,7 @@ TABLE: tuple[Rule, ...] = (
     _view("models/imports", STAFF),
     _act("models", ADMIN, "source", "name", "base"),
     _view("models/{ref}", STAFF),
-    _view("deployments", STAFF),
+    _view("deployments", STAFF, "after", "before"),
     _view("swap", STAFF, "alias", "version"),
     _view("swap/plan", STAFF, "alias", "version"),
     _act("swap", STAFF, "alias", "version", "share", "how", "reason", "override"),
@@ -197,8 +214,13 @@ TABLE: tuple[Rule, ...] = (
     _act("teams", ADMIN, "name", "title"),
     _act("teams/{name}/remove", ADMIN),
     _act("limits/{kind}/{name}", ADMIN, *_LIMITS),
+    _view("sessions", ADMIN, *_PAGE),
+    _act("sessions/{session_id}/end", ADMIN),
     _view("usage", STAFF, "by", "since", "until", "after"),
     _view("costs", ADMIN, "month", "server"),
+    _view("costs/prices", ADMIN),
+    _act("costs/prices", ADMIN, *_SHEET),
+    _act("costs/prices/reset", ADMIN),
     _view("audit", ADMIN, *_PAGE, *_AUDIT),
     _view("audit/verify", ADMIN),
 )  # fmt: skip
@@ -237,12 +259,12 @@ class Table:
 def check_route(principal: Principal, rule: Rule) -> None:
     """Raises SumikaError `forbidden` (403), where role or scope leads elsewhere."""
     if principal.role not in rule.roles:
-        least = "an administrator's key" if rule.roles == ADMIN else "the key of an administrator or engineer"
-        least_ja = "管理者のキー" if rule.roles == ADMIN else "管理者かエンジニアのキー"
+        least = "an administrator" if rule.roles == ADMIN else "an administrator or engineer"
+        least_ja = "管理者" if rule.roles == ADMIN else "管理者またはエンジニア"
         raise SumikaError(
             "forbidden",
-            f"This needs {least}. Ask your administrator.",
-            f"この操作には{least_ja}が必要です。管理者に依頼してください。",
+            f"This is for {least}, by a key or role. Ask your administrator.",
+            f"この操作には{least_ja}の権限が必要です。管理者に依頼してください。",
             status=403,
         )
     if rule.endpoint is not None and not principal.may_reach(rule.endpoint):

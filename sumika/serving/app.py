@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope
 
@@ -26,7 +27,7 @@ from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import admin, browser_sessions, console, openapi, requests
-from sumika.serving.access import Table, at_console, not_this_way, nothing_here
+from sumika.serving.access import Table, by_a_person, not_this_way, nothing_here
 from sumika.serving.bulk.service import Bulk
 from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.console.api import Api
@@ -67,7 +68,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     does its work."""
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
-    directory = Directory(store, settings.layout.artifacts, worker_id, os.getpid())
+    directory = Directory(store, worker_id, os.getpid())
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
@@ -114,8 +115,9 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
 
     def answer(error: SumikaError, scope: Scope) -> Response:
-        """To people at the console as a page, to programs as OpenAI's clients expect it."""
-        return pages.told(error, scope) if at_console(scope["path"]) else error_response(error, scope)
+        """To people as a page, to programs as OpenAI's clients expect it."""
+        accept = Headers(scope=scope).get("accept", "")
+        return pages.told(error, scope) if by_a_person(scope["path"], accept) else error_response(error, scope)
 
     def surround(inside: ASGIApp) -> ASGIApp:
         gate = Gate(

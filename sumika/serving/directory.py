@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from sumika.models import aliases, clock, control_tokens, engines, keys, limits, moves, registry, tasks
+from sumika.models import aliases, clock, controls, engines, keys, limits, moves, registry, tasks
 from sumika.models.aliases import Alias
-from sumika.models.control_tokens import ControlTokens
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
 from sumika.models.limits import Limits
@@ -39,7 +38,8 @@ _ASIDE = ("draining", "asleep", "waking")
 @dataclass(frozen=True, slots=True)
 class Target:
     """A version as a request meets it: what vLLM is told, the base whose engines hold it, and what that base can do.
-    `context`: tokens that prompt and answer may have together; None where only the engine knows."""
+    `context`: tokens that prompt and answer may have together; None where only the engine knows. `controls` finds the base's control
+    tokens in a text."""
 
     version: str
     kind: Kind
@@ -48,7 +48,7 @@ class Target:
     tools: bool = False
     reasoning: bool = False
     context: int | None = None
-    control_tokens: ControlTokens = field(default_factory=ControlTokens)
+    controls: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,8 @@ class Snapshot:
 class Directory:
     """The current snapshot, and the requests that run on what it led to."""
 
-    def __init__(self, store: Store, artifacts: Path, worker_id: str, pid: int) -> None:
+    def __init__(self, store: Store, worker_id: str, pid: int) -> None:
         self._store = store
-        self._artifacts = artifacts
-        # By folder, which never changes: a tokenizer's files are large.
-        self._control_tokens: dict[str, ControlTokens] = {}
         self._worker_id = worker_id
         self._pid = pid
         self._beaten = 0.0
@@ -189,9 +186,7 @@ class Directory:
             versions = registry.by_ids(connection, ids)
             versions |= registry.by_ids(connection, {v.engine_base_id for v in versions.values()} - ids)
             held = {move.alias for move in moves.list_open(connection) if move.step in ("holding", "returning")}
-            special = {v.folder: self._special(v) for v in versions.values() if v.kind == "base"}
-            self._control_tokens = special
-            routes = {alias.name: _route(alias, versions, special, alias.name in held) for alias in pointed}
+            routes = {alias.name: _route(alias, versions, alias.name in held) for alias in pointed}
             by_base: defaultdict[int, list[EngineRow]] = defaultdict(list)
             for engine in engines.list_all(connection):
                 by_base[engine.base_id].append(engine)
@@ -199,25 +194,20 @@ class Directory:
             rows_by_base = {base: tuple(rows) for base, rows in by_base.items()}
             return Snapshot(now, routes, rows_by_base, valid, known_keys.first_end(valid), limits.list_all(connection))
 
-    def _special(self, base: Version) -> ControlTokens:
-        known = self._control_tokens.get(base.folder)
-        return control_tokens.read(self._artifacts / base.folder) if known is None else known
 
-
-def _route(alias: Alias, versions: Mapping[int, Version], special: Mapping[str, ControlTokens], holding: bool) -> Route:
-    canary = _target(versions, special, alias.canary_id) if alias.canary_id is not None else None
-    main, moved_at = _target(versions, special, alias.version_id), clock.parse(alias.moved_at)
+def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:
+    canary = _target(versions, alias.canary_id) if alias.canary_id is not None else None
+    main, moved_at = _target(versions, alias.version_id), clock.parse(alias.moved_at)
     return Route(alias.name, main, moved_at, canary, alias.canary_share or 0, holding)
 
 
-def _target(versions: Mapping[int, Version], special: Mapping[str, ControlTokens], version_id: int) -> Target:
+def _target(versions: Mapping[int, Version], version_id: int) -> Target:
     version = versions[version_id]
-    base = versions[version.engine_base_id]
-    meta = base.meta
+    meta = versions[version.engine_base_id].meta
     serve: Mapping[str, Any] = meta.get("serve", {})
     return Target(
         str(version.ref), version.kind, version.engine_base_id, tasks.of(meta), bool(serve.get("tool_call_parser")),
-        bool(serve.get("reasoning_parser")), serve.get("max_model_len"), special[base.folder],
+        bool(serve.get("reasoning_parser")), serve.get("max_model_len"), controls.pattern(meta),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sumika.models.errors import SumikaError, quoted
+from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.tasks import Task
 from sumika.serving.directory import Target
@@ -39,19 +39,6 @@ def check_fits(alias: str, target: Target, operation: Operation, request: Asked)
             f"'{alias}' does not think apart from its answer: its base has no reasoning parser. Leave thinking out.",
             f"「{alias}」は思考を分けて出力できません(ベースモデルに推論パーサーがありません)。thinking を省いてください。",
             param="thinking",
-        )
-
-
-def check_plain(target: Target, operation: Operation, body: bytes) -> None:
-    """Raises SumikaError `control_tokens`, where a conversation holds what its model's template parts turns by."""
-    if operation.templated and (found := target.control_tokens.found_in(body.decode())) is not None:
-        raise SumikaError(
-            "control_tokens",
-            f"A message holds '{quoted(found)}', by which this model tells turns apart; it can't be sent as text. "
-            "Write it otherwise, or send the whole prompt to POST /v1/completions.",
-            f"メッセージに「{quoted(found)}」が含まれています。このモデルでは発言の区切りを表す特殊トークンで、文字として送ることはできません。"
-            "表記を変えるか、プロンプト全体を POST /v1/completions に送ってください。",
-            param="messages" if operation.endpoint != "responses" else "input",
         )
 
 

@@ -15,7 +15,7 @@ from sumika.serving import requests, turns
 from sumika.serving.directory import Directory
 from sumika.serving.engine_errors import BROKEN
 from sumika.serving.fair_queue import Turn
-from sumika.serving.fitting import check_fits, check_plain, salt
+from sumika.serving.fitting import check_fits, salt
 from sumika.serving.limiting.limiter import Limiter
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import Metrics
@@ -118,8 +118,7 @@ class Inference:
                 with gateway.placing.lease(engine, target.version):
                     record.version, record.dispatched = target.version, True
                     try:
-                        body = request.upstream(target.version, salt(principal))
-                        check_plain(target, self._operation, body)
+                        body = request.upstream(target.version, salt(principal), target.controls)
                         path = self._operation.engine_path
                         await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
                     except SumikaError as error:

@@ -24,11 +24,6 @@ class Operation:
     at_engine: str = ""
 
     @property
-    def templated(self) -> bool:
-        """Whether a chat template makes one text of a conversation and the model goes on from there."""
-        return self.dialect.counts and self.endpoint in ("chat", "responses", "messages")
-
-    @property
     def engine_path(self) -> str:
         return self.at_engine or self.path
 

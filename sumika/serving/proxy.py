@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sumika.models.errors import SumikaError
 from sumika.serving import engine_errors, engine_routes
 from sumika.serving.dialects import Dialect
+from sumika.serving.engine_errors import EngineError
 from sumika.serving.replies import language
 from sumika.serving.usage_events import BodyCount, Count, NoCount, StreamCount
 from sumika.serving.wire import EngineLost, Wire, Wires
@@ -81,6 +82,10 @@ class Upstream:
             if not answer.started:
                 raise failure from error
             await answer.break_off(failure)
+        except EngineError as error:
+            if not answer.started:
+                raise
+            await answer.break_off(error)
 
     async def _reason(self, wire: Wire) -> bytes:
         """What the engine says of a refusal, as far as it is of use."""
@@ -191,10 +196,17 @@ class Answer:
         self.started = True
 
     async def send(self, chunk: bytes) -> None:
-        """Count a piece of the engine's answer and pass on what the client asked for."""
+        """Count a piece of the engine's answer and pass on what the client asked for.
+
+        Raises:
+            EngineError, EngineLost: where a stream tells that the engine failed; what came before has gone on.
+        """
         chunk = self.count.feed(chunk)
-        if chunk:
-            await self.pass_on(chunk)
+        failure = chunk.find(self._dialect.fails) if self.is_stream else -1
+        if chunk and failure:
+            await self.pass_on(chunk if failure < 0 else chunk[:failure])
+        if failure >= 0:
+            raise engine_errors.gave_up(chunk[failure:])
 
     async def pass_on(self, chunk: bytes) -> None:
         if self.is_stream:

@@ -35,10 +35,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an engine runs, and the share of that pool's memory it may take."""
+    """Where an engine runs, and the share of that pool's memory it may take. `free`: what engines might take there now."""
 
     pool: Pool
     planned: int
+    free: int
 
     @property
     def share(self) -> float:
@@ -116,7 +117,7 @@ class Room:
         offers.sort(key=lambda offer: offer[0], reverse=True)
         for free, need, pool in offers:
             if need.least <= need.planned <= free:
-                return Place(pool, need.planned)
+                return Place(pool, need.planned, free)
         return _no_room(base, *offers[0])
 
     def _free(self, pool: Pool, without: Collection[str]) -> int:

@@ -175,7 +175,7 @@ def free_port() -> int:
 
 def start(work: Path, role: str = "up", **env: str) -> Stack:
     """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one."""
-    port = free_port()
+    port = int(env.get("SUMIKA_PORT", 0)) or free_port()
     engine = {"command": FAKE_ENGINE, "stop_timeout_s": 2, "device": "cpu"}
     settings = Settings(home=work / "home", port=port, engine=engine, database_url=env.get("SUMIKA_DATABASE_URL"))
     variables = {

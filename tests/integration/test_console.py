@@ -73,7 +73,10 @@ def test_sign_in_with_a_key_keeps_no_key_in_the_browser(page: Page, world: World
     page.get_by_role("button", name="サインアウト").click()
     page.wait_for_url("**/sign-in")
     page.goto("/console/keys")
-    assert page.url.endswith("/console/sign-in")
+    assert page.url.endswith("/console/sign-in?next=%2Fconsole%2Fkeys")
+    page.get_by_label("管理者・エンジニアのキー").fill(world.stack.admin_key)
+    page.get_by_role("button", name="キーでサインイン").click()
+    page.wait_for_url("**/console/keys")
 
 
 def test_wrong_key_is_refused_where_it_was_typed(page: Page, world: World) -> None:
@@ -151,7 +154,7 @@ def test_swap_is_planned_proven_done_and_rolled_back(page: Page, world: World) -
     assert world.stack.served("sakura-faq") == "sakura-faq@2"
     page.get_by_role("button", name="前の版に戻す").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("sakura-faq@2 の前に配備していた版に戻します")
+    expect(dialog).to_contain_text("sakura-faq@2 から sakura-faq@1 に戻します")
     browsers.shoot(page, "rollback-light")
     dialog.get_by_role("button", name="前の版に戻す").click()
     expect(page.locator("#move")).to_contain_text("sakura-faq は sakura-faq@1 になりました")
@@ -166,8 +169,11 @@ def test_canary_is_shared_and_promoted(page: Page, world: World) -> None:
     page.get_by_label("カナリアの割合").fill("30")
     page.get_by_role("button", name="配備を始める").click()
     expect(page.locator("#move")).to_contain_text("30% のキーが sakura-faq@2 を使います")
+    expect(page.locator("#steps [aria-current]")).to_have_text("一部から全体へ")
+    browsers.shoot(page, "canary-light")
     page.get_by_role("link", name="エイリアスを見る").click()
     page.wait_for_url("**/deployments/sakura-faq")
+    page.go_back()
     page.get_by_role("button", name="全体に広げる").click()
     page.get_by_role("dialog").get_by_role("button", name="全体に広げる").click()
     expect(page.locator("#move")).to_contain_text("sakura-faq は sakura-faq@2 になりました")
@@ -305,12 +311,65 @@ def test_usage_is_summed_and_costs_are_compared(page: Page) -> None:
     expect(page.locator("[data-days] canvas")).to_be_visible()
     page.get_by_label("集計の単位").select_option("team")
     page.get_by_role("button", name="表示").click()
-    expect(page.get_by_role("row").filter(has_text="soumu")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="総務部")).to_be_visible()
     page.goto("/console/costs")
     expect(page.locator("[data-costs] canvas")).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="OpenAI").first).to_contain_text("LiteLLM 1.109.1")
     page.locator("#server").select_option("1")
     expect(page.get_by_role("row").filter(has_text="購入額").first).to_contain_text("15,000,000")
+
+
+def test_usage_is_taken_away_and_the_sheet_is_edited(page: Page, world: World, tmp_path: Path) -> None:
+    page.goto("/console/usage?by=team")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV を保存").click()
+    download.value.save_as(tmp_path / "usage.csv")
+    assert "soumu" in (tmp_path / "usage.csv").read_text("utf-8-sig")
+    page.goto("/console/costs")
+    page.get_by_role("link", name="価格表を編集").click()
+    purchase = page.get_by_label("購入額", exact=True).first
+    purchase.fill("いくらか")
+    page.get_by_role("button", name="保存").click()
+    expect(page.locator("form .problem")).to_contain_text("purchase: 0以上の数")
+    purchase.fill("4,200,000")
+    page.get_by_role("button", name="API を追加").click()
+    added = page.locator("#apis tr").last
+    for label, value in (("API", "house-model"), ("提供元", "社内"), ("入力", "30"), ("出力", "90"), ("出典", "見積書")):
+        added.get_by_label(label, exact=True).fill(value)
+    page.locator("#apis tr").first.get_by_role("button", name="削除").click()
+    page.get_by_role("button", name="保存").click()
+    page.wait_for_url("**/console/costs")
+    expect(page.locator("td").filter(has_text="house-model")).to_contain_text("社内")
+    expect(page.locator("td").get_by_text("見積書")).to_be_visible()
+    expect(page.locator("td").filter(has_text="gpt-6-luna")).to_have_count(0)
+    expect(page.get_by_role("row").filter(has_text="購入額").first).to_contain_text("4,200,000")
+    page.get_by_role("link", name="価格表を編集").click()
+    page.get_by_role("button", name="最初の価格表に戻す").click()
+    page.get_by_role("dialog").get_by_role("button", name="最初の価格表に戻す").click()
+    page.wait_for_url("**/console/costs")
+    expect(page.locator("td").filter(has_text="gpt-6-luna")).to_be_visible()
+    assert acts(world.stack, "prices")[0] == ("prices", "done", "admin")
+
+
+def test_page_is_reached_and_left_by_keys_alone(page: Page) -> None:
+    """The skip link first; then a dialog that holds the focus and gives it back."""
+    page.goto("/console/teams")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="本文へ")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    opener = page.get_by_role("button", name="チームを作成")
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        outside = page.evaluate("document.activeElement !== document.body && !document.activeElement.closest('dialog')")
+        assert not outside
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(opener).to_be_focused()
 
 
 def test_audit_is_searched_verified_and_exported(page: Page, world: World, tmp_path: Path) -> None:
@@ -337,13 +396,13 @@ def test_engineer_sees_what_an_engineer_may(world: World, chromium: Browser) -> 
     expect(menu.get_by_role("link", name="APIキー")).to_be_visible()
     expect(menu.get_by_role("link", name="監査ログ")).to_have_count(0)
     page.goto("/console/audit")
-    expect(page.locator("main")).to_contain_text("管理者のキーが必要です")
+    expect(page.locator("main")).to_contain_text("管理者の権限が必要です")
     page.goto("/console/keys")
     expect(page.get_by_role("row").filter(has_text="soumu-bot")).to_be_visible()
     expect(page.get_by_role("row").filter(has_text="eigyo-bot")).to_have_count(0)
     page.goto("/console/usage?by=team")
-    expect(page.get_by_role("row").filter(has_text="soumu")).to_be_visible()
-    expect(page.get_by_role("row").filter(has_text="eigyo")).to_have_count(0)
+    expect(page.get_by_role("row").filter(has_text="総務部")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="営業部")).to_have_count(0)
     assert said == []
     context.close()
 
@@ -356,7 +415,8 @@ PAGES = {
     "compare": "/console/models/compare?a=sakura-faq@1&b=sakura-faq@2", "deployments": "/console/deployments",
     "alias": "/console/deployments/sakura-faq", "swap": "/console/swap?alias=sakura-faq&version=sarashina2.2-1b@1",
     "playground": "/console/playground", "training": "/console/training", "job": "/console/training/1", "new-job": "/console/training/new?template=sakura-faq.yaml",
-    "keys": "/console/keys", "teams": "/console/teams", "usage": "/console/usage", "costs": "/console/costs", "audit": "/console/audit",
+    "keys": "/console/keys", "teams": "/console/teams", "sessions": "/console/sessions", "usage": "/console/usage", "costs": "/console/costs",
+    "prices": "/console/costs/prices", "audit": "/console/audit",
 }  # fmt: skip
 
 

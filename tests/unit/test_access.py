@@ -17,7 +17,8 @@ from sumika.serving.access import TABLE, Rule, Table
 from sumika.serving.app import create_app
 from sumika.serving.gate import Gate
 
-PLACES = {"{alias}": "faq", "{key_id}": "k1", "{name}": "soumu", "{move_id}": "7", "{ref}": "faq@1", "{kind}": "team", "{job_id}": "3",
+PLACES = {
+    "{session_id}": "0123456789abcdef", "{alias}": "faq", "{key_id}": "k1", "{name}": "soumu", "{move_id}": "7", "{ref}": "faq@1", "{kind}": "team", "{job_id}": "3",
           "{act}": "rollback", "{file}": "console.css", "{file_id}": "file-1", "{batch_id}": "batch_1"}  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -49,8 +50,6 @@ def new_key(store: Store, **options: object) -> tuple[str, str]:
 
 
 async def sign_in(browser: httpx.AsyncClient, secret: str, **headers: str) -> httpx.Response:
-    import asyncio
-
     await asyncio.sleep(0.15)  # the gateway hears of the key within one poll
     return await browser.post("/console/sign-in", data={"key": secret}, headers=OWN | headers)
 
@@ -106,15 +105,38 @@ def test_no_template_has_script_or_style_of_its_own() -> None:
 
 
 async def test_pages_carry_the_policy_and_lead_strangers_to_the_sign_in(browser: httpx.AsyncClient) -> None:
-    for path in ("/console", "/console/overview", "/console/keys", "/console/playground"):
+    for path, back in (
+        ("/console", ""), ("/console/keys", "?next=%2Fconsole%2Fkeys"), ("/console/usage?by=team", "?next=%2Fconsole%2Fusage%3Fby%3Dteam"),
+    ):  # fmt: skip
         answer = await browser.get(path)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/console/sign-in"), path
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/console/sign-in{back}"), path
+    part = {"hx-request": "true", "hx-current-url": "https://127.0.0.1:8000/console/overview"}
+    renewed = await browser.get("/console/overview/live", headers=part)
+    assert (renewed.status_code, renewed.headers["hx-redirect"]) == (401, "/console/sign-in?next=%2Fconsole%2Foverview")
     shown = await browser.get("/console/sign-in")
     policy = shown.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
     assert shown.headers["cache-control"] == "no-store" and shown.status_code == 200
     assert (await browser.get("/console/nothing")).status_code == 404
     assert (await browser.get("/console/static/words.yaml")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "leads"),
+    [
+        ("/console/usage?by=team", "/console/usage?by=team"), ("", "/console"), ("https://evil.example/console", "/console"),
+        ("//evil.example/console", "/console"), ("/\\evil.example", "/console"), ("/auth/logout", "/console"), ("/consolefake", "/console"),
+    ],
+)  # fmt: skip
+async def test_who_signs_in_goes_on_where_they_were_and_nowhere_else(
+    browser: httpx.AsyncClient, store: Store, given: str, leads: str
+) -> None:
+    secret, _ = new_key(store, role="admin")
+    await asyncio.sleep(0.15)
+    shown = await browser.get("/console/sign-in", params={"next": given})
+    assert f'name="next" value="{leads}"' in shown.text
+    answer = await browser.post("/console/sign-in", data={"key": secret, "next": given}, headers=OWN)
+    assert (answer.status_code, answer.headers["location"]) == (303, leads)
 
 
 async def test_key_session_reaches_as_far_as_its_key_now(browser: httpx.AsyncClient, store: Store) -> None:

@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sumika.cli import main
-from sumika.cli.table_files import as_csv
 from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
 from sumika.models.bootstrap import open_store
 from sumika.models.home import Home
 from sumika.models.settings import Settings
+from sumika.models.spreadsheet import as_csv
 from sumika.models.store import Store
 from sumika.models.usage import journal, report, table
 from sumika.models.usage.report import Span

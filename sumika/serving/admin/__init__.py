@@ -17,6 +17,7 @@ from sumika.serving.admin import (
     limits,
     moves,
     plans,
+    sessions,
     status,
     teams,
     usage,
@@ -31,9 +32,9 @@ def router(store: Store, settings: Settings) -> APIRouter:
     """All routes, over `store`."""
     made = APIRouter(prefix=PREFIX)
     gauge = meter(vllm.device(settings.engine))
-    for part in (keys, teams, aliases, moves, limits, usage, costs):
+    for part in (keys, teams, aliases, moves, limits, usage, sessions):
         made.include_router(part.router(store))
-    for one in (versions, jobs, auditing, imports):
+    for one in (versions, jobs, auditing, imports, costs):
         made.include_router(one.router(store, settings))
     made.include_router(status.router(store, gauge))
     made.include_router(plans.router(store, settings, gauge))

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import Connection
 
-from sumika.models import aliases, audit, moves, registry
+from sumika.models import aliases, audit, moves, people, registry
 from sumika.models.aliases import Alias
 from sumika.models.audit import Action
 from sumika.models.errors import not_found
@@ -59,8 +59,10 @@ def router(store: Store) -> APIRouter:
         check_reach(who, alias)
         with store.read() as connection:
             found = aliases.get(connection, alias)
-            recent = [move.shown() for move in moves.history(connection, alias, limit=10)]
-            return described(connection, [found])[alias] | {"moves": recent}
+            recent = people.named(connection, [move.shown() for move in moves.history(connection, alias, limit=10)])
+            back = aliases.before(connection, found)
+            previous = str(registry.by_id(connection, back).ref) if back else None
+            return described(connection, [found])[alias] | {"previous": previous, "moves": recent}
 
     @routes.post("/{alias}/deploy", status_code=202)
     def deploy(who: Asker, alias: str, wish: Deployment) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from sumika.models import audit, clock
+from sumika.models import audit, clock, people
 from sumika.models.audit import Action, export, listing, verify
 from sumika.models.audit.listing import Filter
 from sumika.models.settings import Settings
@@ -41,8 +41,8 @@ def router(store: Store, settings: Settings) -> APIRouter:
             number(after),
         )
         with store.read() as connection:
-            rows = listing.find(connection, wanted, limit + 1)
-        return page(rows, limit, lambda row: row.seq, asdict)
+            rows = people.named(connection, [asdict(row) for row in listing.find(connection, wanted, limit + 1)])
+        return page(rows, limit, lambda row: row["seq"], lambda row: row)
 
     @routes.get("/verify")
     def check() -> dict[str, Any]:

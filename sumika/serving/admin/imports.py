@@ -11,7 +11,7 @@ from pydantic import Field
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving.admin.asking import Asker, Body, actor
-from sumika.serving.bringing_in import Imports
+from sumika.serving.bringing_in import BringingIn
 
 
 class NewImport(Body):
@@ -23,11 +23,11 @@ class NewImport(Body):
 
 
 def router(store: Store, settings: Settings) -> APIRouter:  # noqa: ARG001 - all routers of one kind
-    routes, imports = APIRouter(prefix="/imports"), Imports(settings.layout)
+    routes, imports = APIRouter(prefix="/imports"), BringingIn(settings.layout)
 
     @routes.get("")
     def list_imports() -> dict[str, Any]:
-        """Those that this gateway began since it started, newest first, and what could be imported."""
+        """The last ones, newest first, and what could be imported."""
         return {"data": [asdict(one) for one in imports.list_all()], "sources": imports.sources()}
 
     @routes.post("", status_code=202)

@@ -13,7 +13,7 @@ from fastapi import Path as InPath
 from pydantic import Field
 from sqlalchemy import Connection
 
-from sumika.models import audit, jobs, runfiles
+from sumika.models import audit, jobs, people, runfiles
 from sumika.models.audit import Action
 from sumika.models.jobs import Job
 from sumika.models.principals import Principal
@@ -71,8 +71,9 @@ def _add_watching(routes: APIRouter, store: Store, runs: Path) -> None:
     def show(job_id: JobId) -> dict[str, Any]:
         with store.read() as connection:
             job = jobs.get(connection, job_id)
+            shown = people.named(connection, [_shown(job, runs)])[0]
         run = runs / job.run
-        return _shown(job, runs) | {"result": runfiles.result(run), "config": runfiles.config(run), "data": runfiles.data(run)}
+        return shown | {"result": runfiles.result(run), "config": runfiles.config(run), "data": runfiles.data(run)}
 
     @routes.get("/{job_id}/metrics")
     def metrics(job_id: JobId) -> dict[str, Any]:

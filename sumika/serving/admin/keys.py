@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BeforeValidator, Field
 from sqlalchemy import Connection
 
-from sumika.models import audit, keys
+from sumika.models import audit, keys, people
 from sumika.models.audit import Action
 from sumika.models.keys import Key
 from sumika.models.principals import USUAL, Endpoint, Principal, Role, Sensitivity
@@ -64,7 +64,7 @@ def router(store: Store) -> APIRouter:
     @routes.get("/{key_id}")
     def show(who: Asker, key_id: str) -> dict[str, Any]:
         with store.read() as connection:
-            return _managed(connection, who, key_id).shown()
+            return people.named(connection, [_managed(connection, who, key_id).shown()], "creator")[0]
 
     @routes.post("/{key_id}/rotate")
     def rotate(who: Asker, key_id: str, asked: Rotation = Rotation()) -> dict[str, Any]:  # noqa: B008 - frozen

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from sqlalchemy import Connection
 
-from sumika.models import moves
+from sumika.models import moves, people
 from sumika.models.moves import Move
 from sumika.models.principals import Principal
 from sumika.models.store import Store
@@ -24,14 +24,15 @@ def router(store: Store) -> APIRouter:
     def list_moves(who: Asker, limit: Limit = 50, after: After = "", alias: str | None = None) -> dict[str, Any]:
         with store.read() as connection:
             rows = _reached(connection, who, alias, number(after), limit + 1)
-        return page(rows, limit, lambda move: move.id, Move.shown)
+            shown = people.named(connection, [move.shown() for move in rows])
+        return page(shown, limit, lambda move: move["id"], lambda move: move)
 
     @routes.get("/{move_id}")
     def show(who: Asker, move_id: MoveId) -> dict[str, Any]:
         with store.read() as connection:
             move = moves.get(connection, move_id)
-        check_reach(who, move.alias)
-        return move.shown()
+            check_reach(who, move.alias)
+            return people.named(connection, [move.shown()])[0]
 
     return routes
 

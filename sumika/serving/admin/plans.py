@@ -66,4 +66,4 @@ def _room(room: Room, home: Home, rows: list[engines.EngineRow], base: Version, 
 
 
 def _told(place: Place) -> dict[str, Any]:
-    return {"planned": place.planned, "pool": place.pool.name, "total": place.pool.total, "free": place.pool.free}
+    return {"planned": place.planned, "pool": place.pool.name, "total": place.pool.total, "free": place.free}

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
-from sumika.models import keys
+from sumika.models import clock, people, spreadsheet
 from sumika.models.errors import SumikaError, quoted
+from sumika.models.principals import Principal
 from sumika.models.store import Store
 from sumika.models.usage import activity, report
 from sumika.models.usage.report import Span
@@ -20,21 +22,37 @@ Day = Annotated[str, Query(max_length=40)]
 def router(store: Store) -> APIRouter:
     routes = APIRouter()
 
+    def summed(who: Principal, by: str, since: str, until: str) -> tuple[list[str], list[dict[str, Any]]]:
+        """The columns asked for, and the rows that `who` may see."""
+        names = [name.strip() for name in by.split(",") if name.strip()]
+        span, team = Span(moment(since, "since"), moment(until, "until")), None if who.role == "admin" else who.team or ""
+        with store.read() as connection:
+            rows = report.sums(connection, names, span, team=team)
+            called = people.names(connection, {row["key"] for row in rows}) if "key" in names else {}
+        return names, [row | ({"key_name": called.get(row["key"])} if "key" in names else {}) for row in rows]
+
     @routes.get("/usage")
     def usage(
         who: Asker, by: Annotated[str, Query(max_length=100)] = "team,alias,day", since: Day = "", until: Day = "",
         limit: Limit = 200, after: Annotated[str, Query(max_length=9, pattern="^[0-9]*$")] = "",
     ) -> dict[str, Any]:  # fmt: skip
         """An administrator's is all; an engineer's the one of their own team. `after` counts rows."""
-        names, begin = [name.strip() for name in by.split(",") if name.strip()], int(after or 0)
-        span, team = Span(moment(since, "since"), moment(until, "until")), None if who.role == "admin" else who.team or ""
-        with store.read() as connection:
-            rows = report.sums(connection, names, span, team=team)
-            called = {key.id: key.name for key in keys.list_all(connection)} if "key" in names else {}
-        found = [row | ({"key_name": called.get(row["key"])} if "key" in names else {}) for row in rows]
+        begin = int(after or 0)
+        names, found = summed(who, by, since, until)
         numbered = list(enumerate(found, start=1))[begin : begin + limit + 1]
         now = datetime.now().astimezone()
         return page(numbered, limit, lambda row: row[0], lambda row: row[1]) | {"by": names, "time_zone": now.strftime("%Z %z")}
+
+    @routes.get("/usage/csv")
+    def as_file(
+        who: Asker, by: Annotated[str, Query(max_length=100)] = "team,alias,day", since: Day = "", until: Day = ""
+    ) -> Response:
+        """The same rows whole, as `sumika usage --csv` writes them."""
+        names, rows = summed(who, by, since, until)
+        columns = [*names, *(["key_name"] if "key" in names else []), *report.FIGURES]
+        text = spreadsheet.as_csv(columns, ([row[name] for name in columns] for row in rows))
+        headers = {"content-disposition": f'attachment; filename="sumika-usage-{clock.now()[:10]}.csv"'}
+        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
 
     @routes.get("/activity")
     def recent() -> dict[str, Any]:

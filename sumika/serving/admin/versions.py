@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from sumika.models import aliases, archive, audit, exporting, registry, version_facts
+from sumika.models import aliases, archive, audit, exporting, people, registry, version_facts
 from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.names import VersionRef
@@ -38,6 +38,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
         with store.read() as connection:
             version = registry.get(connection, VersionRef.parse(ref))
             facts = version_facts.whole(connection, version, settings.layout)
+            facts["moves"] = people.named(connection, facts["moves"])
         told = {name: value for name, value in facts.items() if name not in version.meta and name not in _HIDDEN}
         return told | _shown(version) | {"meta": version.meta}
 

@@ -14,6 +14,8 @@ from sumika.serving.console import (
     models,
     overview,
     playground,
+    prices,
+    sessions,
     sign_in,
     static,
     teams,
@@ -30,6 +32,6 @@ def router(pages: Pages, api: Api, oidc: OidcSettings, holders: KeyHolders) -> A
     made = APIRouter()
     made.include_router(static.router(), prefix=CONSOLE)
     made.include_router(sign_in.router(pages, oidc, holders), prefix=CONSOLE)
-    for part in (overview, models, deployments, playground, training, keys, teams, usage, costs, audit):
+    for part in (overview, models, deployments, playground, training, keys, teams, sessions, usage, costs, prices, audit):
         made.include_router(part.router(pages, api), prefix=CONSOLE)
     return made

@@ -18,6 +18,7 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.serving import requests
 from sumika.serving.access import Table, check_fields, check_route
+from sumika.serving.admin.asking import MOST
 
 _PREFIX = "/admin/v1"
 
@@ -35,6 +36,15 @@ class Api:
     async def get(self, who: Principal, path: str, **query: object) -> Any:
         """Raises SumikaError, whatever the route refuses with. What is None or empty in `query` is not asked."""
         return await self._ask(who, "GET", path, {name: value for name, value in query.items() if value not in (None, "")}, {})
+
+    async def every(self, who: Principal, path: str, **query: object) -> list[Any]:
+        """All rows of a list that pages, for a page that offers them to choose from. Raises SumikaError, as `get`."""
+        rows, after = [], ""
+        while True:
+            found = await self.get(who, path, after=after, limit=MOST, **query)
+            rows += found["data"]
+            if (after := found["next"]) is None:
+                return rows
 
     async def post(self, who: Principal, path: str, **body: object) -> Any:
         """Raises SumikaError."""

@@ -12,7 +12,6 @@ from sumika.serving.console.api import Api
 from sumika.serving.console.asking import ROWS, Asker
 from sumika.serving.console.pages import Pages, form, one
 
-_VERSIONS = 200
 _MOST_SHARE = 99
 
 
@@ -23,16 +22,18 @@ def router(pages: Pages, api: Api) -> APIRouter:
         return pages.goes_to(request, f"/console/deployments/{alias}/moves/{move['id']}")
 
     @routes.get("/deployments")
-    async def deployments(request: Request, who: Asker) -> Response:
-        status, moves = await api.get(who, "/status"), await api.get(who, "/moves", limit=ROWS)
-        return pages.show(request, "deployments.html", status=status, moves=moves["data"])
+    async def deployments(request: Request, who: Asker, after: str = "", before: str = "") -> Response:
+        """`after` is a place in the aliases, `before` one in the moves."""
+        found = await api.get(who, "/aliases", after=after, limit=ROWS)
+        moves = await api.get(who, "/moves", after=before, limit=ROWS)
+        return pages.show(request, "deployments.html", aliases=found["data"], next=found["next"], moves=moves)
 
     @routes.get("/deployments/{alias}")
     async def alias(request: Request, who: Asker, alias: str, after: str = "") -> Response:
         found = await api.get(who, f"/aliases/{alias}")
         moves = await api.get(who, "/moves", alias=alias, after=after, limit=ROWS)
         under_way = next((move for move in found["moves"] if move["state"] == "open"), None)
-        limits = (await api.get(who, "/limits", limit=200))["data"]
+        limits = await api.every(who, "/limits")
         held = next((row for row in limits if (row["kind"], row["name"]) == ("alias", alias)), None)
         return pages.show(request, "alias.html", alias=found, moves=moves, under_way=under_way, limits=held)
 
@@ -50,11 +51,8 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("/swap")
     async def pick(request: Request, who: Asker, alias: str = "", version: str = "") -> Response:
-        found = await api.get(who, "/versions", limit=_VERSIONS)
-        known = await api.get(who, "/aliases", limit=_VERSIONS)
-        return pages.show(
-            request, "swap.html", versions=found["data"], aliases=known["data"], alias=alias, version=version
-        )  # fmt: skip
+        versions, known = await api.every(who, "/versions"), await api.every(who, "/aliases")
+        return pages.show(request, "swap.html", versions=versions, aliases=known, alias=alias, version=version)
 
     @routes.get("/swap/plan")
     async def plan(request: Request, who: Asker, alias: str = "", version: str = "") -> Response:

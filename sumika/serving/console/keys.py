@@ -15,7 +15,6 @@ from sumika.serving.console.api import Api
 from sumika.serving.console.asking import ROWS, Asker
 from sumika.serving.console.pages import Pages, form, one
 
-_ALL = 200
 _OVERLAPS_H = (0, 1, 24, 168)
 
 
@@ -30,9 +29,9 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.get("")
     async def list_keys(request: Request, who: Asker, after: str = "", team: str = "", limit: int = ROWS) -> Response:
         found = await api.get(who, "/keys", after=after, team=team, limit=limit)
-        teams, aliases = await api.get(who, "/teams", limit=_ALL), await api.get(who, "/aliases", limit=_ALL)
+        teams, aliases = await api.every(who, "/teams"), await api.every(who, "/aliases")
         return pages.show(
-            request, "keys.html", keys=found["data"], next=found["next"], team=team, teams=teams["data"], aliases=aliases["data"],
+            request, "keys.html", keys=found["data"], next=found["next"], team=team, teams=teams, titles={one["name"]: one["title"] for one in teams}, aliases=aliases,
             used=await used(who), roles=ROLES, endpoints=ENDPOINTS, sensitivities=SENSITIVITIES, now=clock.now(),
         )  # fmt: skip
 
@@ -47,7 +46,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.get("/{key_id}")
     async def show(request: Request, who: Asker, key_id: str) -> Response:
         key = await api.get(who, f"/keys/{key_id}")
-        limits = (await api.get(who, "/limits", limit=_ALL))["data"]
+        limits = await api.every(who, "/limits")
         held = next((row for row in limits if (row["kind"], row["name"]) == ("key", key_id)), None)
         return pages.show(
             request, "key.html", key=key, limits=held, used=(await used(who)).get(key_id), overlaps=_OVERLAPS_H, now=clock.now()

@@ -13,9 +13,10 @@ from sumika.serving.console.asking import Asker
 from sumika.serving.console.pages import Pages, form, one
 
 _ROWS = 200
-# What a comparison leaves out: it is the same by nature, or stands on the page already.
-_PLAIN = ("digest", "gate", "bytes", "created_at", "base", "kind")
+# What a comparison tells, what matters most first.
+_FIRST = ("gate",)
 _GROUPS = ("evaluation", "training", "licence", "serve")
+_LAST = ("kind", "base", "bytes", "created_at", "digest")
 
 
 def router(pages: Pages, api: Api) -> APIRouter:
@@ -46,10 +47,10 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: str = "", b: str = "") -> Response:
-        found = await api.get(who, "/versions", limit=_ROWS)
+        versions = await api.every(who, "/versions")
         sides = [await api.get(who, f"/versions/{ref}") for ref in (a, b) if ref]
         rows = _differences(*sides) if len(sides) == 2 else []
-        return pages.show(request, "compare_versions.html", versions=found["data"], a=a, b=b, sides=sides, rows=rows)
+        return pages.show(request, "compare_versions.html", versions=versions, a=a, b=b, sides=sides, rows=rows)
 
     @routes.get("/{ref}")
     async def card(request: Request, who: Asker, ref: str) -> Response:
@@ -76,7 +77,7 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def _facts(version: dict[str, Any]) -> dict[str, Any]:
-    flat = {name: version[name] for name in _PLAIN}
+    flat = {name: version[name] for name in _FIRST}
     for group in _GROUPS:
         flat |= {f"{group}.{key}": value for key, value in dotted(version["meta"].get(group, {})) if not isinstance(value, list)}
-    return flat
+    return flat | {name: version[name] for name in _LAST}

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request, cookie_parser
@@ -35,7 +35,7 @@ _OPERATE = ("overview", "models", "deployments", "playground", "training")
 _MENU = {
     "app": [("operate", ("playground",))],
     "engineer": [("operate", _OPERATE), ("manage", ("keys", "teams", "usage"))],
-    "admin": [("operate", _OPERATE), ("manage", ("keys", "teams", "usage", "costs", "audit"))],
+    "admin": [("operate", _OPERATE), ("manage", ("keys", "teams", "sessions", "usage", "costs", "audit"))],
 }
 
 
@@ -72,7 +72,7 @@ class Pages:
         """An error where it happened: a line for htmx, a page else; who is not signed in is led to where they can."""
         scope.setdefault("state", {})["code"] = error.code
         if error.status == 401 and not scope["path"].endswith("/sign-in"):
-            path = f"{CONSOLE}/sign-in"
+            path = f"{CONSOLE}/sign-in{_back_to(scope)}"
             if _by_htmx(scope):
                 return Response(status_code=401, headers={"HX-Redirect": path, **HEADERS})
             return RedirectResponse(path, status_code=303, headers=HEADERS)
@@ -117,6 +117,17 @@ def one(given: Mapping[str, list[str]], name: str) -> str:
 
 def _by_htmx(scope: Scope) -> bool:
     return any(name == b"hx-request" for name, _ in scope["headers"])
+
+
+def _back_to(scope: Scope) -> str:
+    """Where whoever signs in goes on: the page they asked for, or that a part of it was renewed on."""
+    seen = dict(scope["headers"]).get(b"hx-current-url", b"").decode("latin-1") if _by_htmx(scope) else ""
+    path, query = (
+        (urlsplit(seen).path, urlsplit(seen).query) if seen else (scope["path"], scope["query_string"].decode("latin-1"))
+    )
+    if not path.startswith(f"{CONSOLE}/") or (scope["method"] not in ("GET", "HEAD") and not seen):
+        return ""
+    return f"?next={quote(f'{path}?{query}' if query else path, safe='')}"
 
 
 def _cookies(scope: Scope) -> dict[str, str]:

@@ -15,9 +15,11 @@ from sumika.models.oidc_settings import OidcSettings
 from sumika.models.principals import Principal
 from sumika.models.store import Store
 from sumika.serving import browser_sessions
+from sumika.serving.access import CONSOLE, at_console
 from sumika.serving.auth import Authenticator
 from sumika.serving.console.pages import Pages, one
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
+from sumika.serving.oidc.ticket import own_path
 from sumika.serving.proxy import read_body
 
 _MOST_BYTES = 4096
@@ -60,8 +62,8 @@ def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
     issuers = [issuer.name for issuer in oidc.issuers] if oidc.public_url else []
 
     @routes.get("")
-    async def show(request: Request) -> Response:
-        return pages.show(request, "sign_in.html", issuers=issuers)
+    async def show(request: Request, next: str = "") -> Response:
+        return pages.show(request, "sign_in.html", issuers=issuers, next=_own(next))
 
     @routes.post("")
     async def begin(request: Request) -> Response:
@@ -69,11 +71,17 @@ def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
         body = await read_body(request.scope, request.receive, _MOST_BYTES, _BODY_TIMEOUT_S)
         given = parse_qs(body.decode("ascii", errors="replace"), max_num_fields=4)
         secret = await holders.begin(one(given, "key"), session_of(request.scope))
-        answer = pages.goes_to(request, "/console")
+        answer = pages.goes_to(request, _own(one(given, "next")))
         browser_sessions.keep(answer, SESSION_COOKIE, secret, int(sessions.LONGEST.total_seconds()))
         return answer
 
     return routes
+
+
+def _own(next: str) -> str:
+    """Where to go on: a page of the console, or the first one, whatever somebody put into a link."""
+    path = own_path(next)
+    return path if at_console(path.partition("?")[0]) else CONSOLE
 
 
 def _administers(principal: Principal) -> bool:

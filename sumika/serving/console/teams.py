@@ -20,7 +20,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.get("/teams")
     async def list_teams(request: Request, who: Asker, after: str = "", limit: int = ROWS) -> Response:
         found = await api.get(who, "/teams", after=after, limit=limit)
-        limits = {row["name"]: row for row in (await api.get(who, "/limits", limit=200))["data"] if row["kind"] == "team"}
+        limits = {row["name"]: row for row in await api.every(who, "/limits") if row["kind"] == "team"}
         return pages.show(request, "teams.html", teams=found["data"], next=found["next"], limits=limits)
 
     @routes.post("/teams")

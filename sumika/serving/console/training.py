@@ -43,7 +43,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: int = 0, b: int = 0) -> Response:
-        found = (await api.get(who, "/jobs", limit=200))["data"]
+        found = await api.every(who, "/jobs")
         sides = [await api.get(who, f"/jobs/{job}") for job in (a, b) if job]
         rows = differing(*(yaml.safe_load(side["config"]) or {} for side in sides)) if len(sides) == 2 else []
         return pages.show(request, "compare_jobs.html", jobs=found, a=a, b=b, sides=sides, rows=rows)

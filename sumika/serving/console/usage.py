@@ -13,7 +13,7 @@ from sumika.serving.console.asking import Asker
 from sumika.serving.console.pages import Pages
 
 _ROWS = 50
-_USUAL = "team,alias,day"
+_USUAL = "team,alias"
 
 
 def router(pages: Pages, api: Api) -> APIRouter:
@@ -29,12 +29,13 @@ def router(pages: Pages, api: Api) -> APIRouter:
         span = {"since": since, "until": _next_day(until)}
         found = await api.get(who, "/usage", by=by, after=after, limit=_ROWS, **span)
         days = await api.get(who, "/usage", by="day", **span)
+        titles = {one["name"]: one["title"] for one in await api.every(who, "/teams")}
         total = {
             name: sum(row[name] for row in days["data"]) for name in ("requests", "failed", "prompt_tokens", "completion_tokens")
         }
         return pages.show(
-            request, "usage.html", usage=found, days=days["data"], total=total, by=by, since=since, until=until,
-            choices=[_USUAL, "team", "alias", "day", "key", "version", "endpoint,status"], columns=[*report.COLUMNS, report.DAY],
+            request, "usage.html", usage=found, days=days["data"], titles=titles, total=total, by=by, since=since, until=until, span=span,
+            choices=[_USUAL, "team,alias,day", "team", "alias", "day", "key", "version", "endpoint,status"], columns=[*report.COLUMNS, report.DAY],
         )  # fmt: skip
 
     return routes

@@ -8,7 +8,7 @@ const LINES = ["--accent", "--chart-2", "--good", "--bad", "--warn", "--muted"];
 const GRID = 46;
 
 const axis = (more = {}) => ({
-  stroke: colour("--muted"), font: "12px system-ui, sans-serif", ticks: { show: false }, grid: { stroke: colour("--line"), width: 1 }, size: 30, ...more,
+  stroke: colour("--muted"), font: `11px ${colour("--sans")}`, ticks: { show: false }, grid: { stroke: colour("--line"), width: 1 }, size: 30, ...more,
 });
 const dayOf = (seconds) => new Date(seconds * 1000);
 const two = (number) => String(number).padStart(2, "0");
@@ -19,7 +19,7 @@ function draw(element, data, { series, x = {}, scales = {}, height = 170, y = {}
   element.replaceChildren();
   const size = () => ({ width: element.clientWidth, height });
   const plot = new uPlot({
-    ...size(), cursor: { y: false, points: { size: 6 } }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] }, ...scales },
+    ...size(), padding: [8, 20, 0, 0], cursor: { y: false, points: { size: 6 } }, scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] }, ...scales },
     axes: [axis({ space: 60, ...x }), axis({ size: GRID, values: numbers, ...y })],
     series: [{ label: " ", value: x.value }, ...series],
   }, data, element);

@@ -21,7 +21,12 @@ document.addEventListener("click", async (event) => {
     const label = found.textContent;
     found.textContent = found.dataset.said;
     setTimeout(() => { found.textContent = label; }, 1500);
-  } else if ((found = on("[data-goes]"))) toLine(document.getElementById(found.dataset.in), Number(found.dataset.goes));
+  } else if ((found = on("[data-clones]"))) {
+    const into = document.getElementById(found.dataset.into);
+    into.append(document.getElementById(found.dataset.clones).content.cloneNode(true));
+    into.lastElementChild.querySelector("input").focus();
+  } else if ((found = on("[data-drops]"))) found.closest("[data-row]").remove();
+  else if ((found = on("[data-goes]"))) toLine(document.getElementById(found.dataset.in), Number(found.dataset.goes));
   else if ((found = on(".menu"))) {
     const open = document.getElementById("nav").classList.toggle("open");
     found.setAttribute("aria-expanded", String(open));
