@@ -139,13 +139,13 @@ def test_json_that_is_refused_as_such_says_why(body: bytes, why: str) -> None:
         + b"]}",
         b'{"' + b"a" * 1_025 + b'":1}',
         json.dumps(
-            GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 2**64}}}]}
+            GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 2**127}}}]}
         ).encode(),
         json.dumps(GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 0}}}]})
         .replace(": 0", ": -1e999")
         .encode(),
     ],
-    ids=["keys of one", "keys of many", "a long key", "an integer of 65 bits", "an infinite number where anything may stand"],
+    ids=["keys of one", "keys of many", "a long key", "an integer of 129 bits", "an infinite number where anything may stand"],
 )
 def test_body_that_would_keep_a_worker_busy_or_be_read_otherwise_is_refused(body: bytes) -> None:
     assert refused(body).code == "invalid_json"

@@ -17,8 +17,9 @@ _MAX_DEPTH = 32
 _MAX_KEYS = 50_000
 _MAX_KEY_LENGTH = 1_024
 _TOO_MANY = f"it has more than {_MAX_KEYS:,} keys"
-# What every reader of JSON takes for the same number: 64 bits, and doubles that are neither infinite nor subnormal.
-_INTEGERS = range(-(2**63), 2**64)
+# Fields tell their own bounds, by name; where anything may stand an engine shall get no number that it might choke on: nothing
+# beyond 128 bits, no doubles that are infinite or subnormal.
+_INTEGERS = range(-(2**127), 2**127)
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -108,4 +109,4 @@ def _check_number(value: int | float) -> None:
         if value and not sys.float_info.min <= abs(value) <= sys.float_info.max:
             raise _Refused("a number is too great or too small")
     elif value not in _INTEGERS:
-        raise _Refused("an integer has more than 64 bits")
+        raise _Refused("an integer has more than 128 bits")
