@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any
 
