@@ -29,8 +29,8 @@ _MOST_SUSPECTS = 4_096
 _ALONE_S = 2.0
 # An engine whose core died tells its requests so, and ends a little later.
 _DIES_WITHIN_S = 60.0
-# A connection breaks this much before its process is seen to be gone.
-_DYING_S = 0.05
+# A connection breaks a moment before its process is seen to be gone.
+_LOOKS, _LOOK_S = 10, 0.05
 # That failed and wait to be told by their engine's end; an engine runs no more at once, usually.
 _MOST_FAILED = 512
 
@@ -72,12 +72,18 @@ class Quarantine:
             self._check(mark)  # the one before may have been the same
             yield
 
-    async def failed(self, body: bytes, engine: EngineRow) -> None:
-        """A request failed at `engine`, which may have died of it, or be about to."""
-        if engine.pid is not None and engine.pid_started is not None:
-            self._failed.append(_Failed(_mark(body), ProcessId(engine.pid, engine.pid_started), self._now()))
-            del self._failed[:-_MOST_FAILED]
-            await asyncio.sleep(_DYING_S)
+    async def failed(self, body: bytes, engine: EngineRow, *, lost: bool = False) -> None:
+        """A request failed at `engine`, which may have died of it, or be about to. Where the connection is `lost`, wait a moment
+        for its end, so that whoever tries another engine is known by then."""
+        if engine.pid is None or engine.pid_started is None:
+            return
+        process = ProcessId(engine.pid, engine.pid_started)
+        self._failed.append(_Failed(_mark(body), process, self._now()))
+        del self._failed[:-_MOST_FAILED]
+        looks = _LOOKS if lost else 0
+        while looks and process.alive():
+            looks -= 1
+            await asyncio.sleep(_LOOK_S)
 
     def answered(self, body: Callable[[], bytes]) -> None:
         """A request was answered, so it kills no engine."""
