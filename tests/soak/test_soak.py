@@ -33,7 +33,7 @@ CLIENTS = 12
 KILLING_PART = 0.6
 # What a killed gateway may lose (docs/usage.md): rows of its last second, and the second that it takes to be gone.
 LOST_S = 2.0
-# How long a gateway that was killed may be away: 3 s on a quiet machine, 16 s where two of these runs and mypy shared two cores.
+# How long a gateway that was killed may be away: 16 s were seen where two of these runs and mypy shared two cores.
 BACK_S = 30.0
 # Python's and libc's allocators keep what they once had; a leak of 1 KiB a request would be far over this in ten minutes.
 MOST_GROWTH_BYTES = 24 * 2**20
