@@ -5,7 +5,7 @@ UV_VERSION := 0.13.9
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 BASE ?= gemma-3-270m
 # Files of tests that mostly wait run side by side, in order, the slowest first; those on real vLLM, which takes every core, come after them, alone.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder tests/integration tests/fuzz tests/contract tests/unit
 
 UV := .tools/bin/uv
 PY := .venv/bin/python
@@ -13,7 +13,7 @@ STAMP := .venv/.installed-$(ENGINE)
 # PyTorch's CPU build is on no general registry: from a folder of wheels where PIP_FIND_LINKS names one, else uv's own knowledge of where it lies.
 TORCH := $(if $(filter cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu))
 
-.PHONY: demo serve install test debian check format lock clean
+.PHONY: demo serve install test soak debian check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -51,6 +51,14 @@ debian:
 
 test: install debian ## Everything: checks, unit, contract, integration, and end to end on real vLLM
 	@$(if $(ARGS),$(PY) -m pytest $(ARGS),$(PY) -m pytest $(SIDE_BY_SIDE) && $(PY) -m pytest tests/e2e)
+
+# Minutes of mixed load with swaps and kills; hostile requests after it.
+MINUTES ?= 30
+REQUESTS ?= 50000
+
+soak: install ## Half an hour of load, swaps and kills, and 50,000 hostile requests (MINUTES=, REQUESTS=)
+	@SUMIKA_TEST_SOAK_MINUTES=$(MINUTES) $(PY) -m pytest -m soak tests/soak -s
+	@SUMIKA_TEST_FUZZ_REQUESTS=$(REQUESTS) $(PY) -m pytest tests/fuzz
 
 check: install ## ruff, mypy --strict, import rules
 	@.venv/bin/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +51,9 @@ def tokenize(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def detokenize(body: dict[str, Any]) -> dict[str, Any]:
-    return {"prompt": "".join(map(chr, body["tokens"]))}
+    return {
+        "prompt": "".join(chr(token) for token in body["tokens"] if token <= sys.maxunicode)
+    }  # tokenizers pass over what they don't know
 
 
 def _response(body: dict[str, Any], output: list[dict[str, Any]], status: str) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _said(body: dict[str, Any], text: str) -> dict[str, Any]:
     answered = not isinstance(body["input"], str) and any(item.get("type") == "function_call_output" for item in body["input"])
     if body.get("tools") and not answered:
         tool = body["tools"][0]
-        arguments = json.dumps(example(tool["parameters"]), ensure_ascii=False)
+        arguments = json.dumps(example(tool.get("parameters") or {}), ensure_ascii=False)
         return {
             "id": "fc_1",
             "type": "function_call",

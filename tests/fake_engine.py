@@ -1,7 +1,7 @@
 """A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
-start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
+start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_bytes, chunk_delay_s, die_after_chunks, hang, hang_generation,
 ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers), poison (a text that kills it), core_dies_of (a text),
 raw ({text, times, then}: bytes in place of an answer's, head and all; then: close, or hang). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
@@ -135,7 +135,8 @@ class Fake:
         try:
             if raw := self.script("raw", None):
                 return await self.say(request, raw)
-            words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
+            pad = "x" * self.script("chunk_bytes", 0)
+            words = [f"{name} "] + [f"w{i}{pad} " for i in range(self.script("chunks", 3) - 1)]
             self.note(request, body)
             if refusal := self.refusal(body):
                 return refusal

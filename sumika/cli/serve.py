@@ -42,10 +42,12 @@ def gateway(
     log_to_stderr(settings)
     if settings.gateway.workers > 1 and not one:
         return asyncio.run(stack.run_workers(settings, parent))
+    import uvloop
+
     from sumika.serving import gateway_role  # here, since what each role loads takes longer than all else at its start
 
     with clerk.beside(settings) as ours, opened(SYSTEM) as (_, store):
-        asyncio.run(gateway_role.serve(settings, store, parent, ours))
+        uvloop.run(gateway_role.serve(settings, store, parent, ours))
 
 
 def supervise(parent: Parent = None) -> None:

@@ -83,8 +83,10 @@ def of_run(connection: Connection, run: str) -> Job | None:
 
 def next_up(connection: Connection) -> Job | None:
     """What a worker should take: of the queued jobs, and of those whose worker died, the one of highest priority, then the oldest."""
-    lost = clock.spell(datetime.now(UTC) - timedelta(seconds=LOST_S))
-    may = or_(_j.c.state == "queued", _j.c.state.in_(("running", "stopping")) & (_j.c.beat_at < lost))
+    now, silence = datetime.now(UTC), timedelta(seconds=LOST_S)
+    # A sign from the future is of a worker that died before the clock was put back.
+    silent = or_(_j.c.beat_at < clock.spell(now - silence), _j.c.beat_at > clock.spell(now + silence))
+    may = or_(_j.c.state == "queued", _j.c.state.in_(("running", "stopping")) & silent)
     row = connection.execute(select(_j).where(may).order_by(_j.c.priority.desc(), _j.c.id).limit(1)).one_or_none()
     return None if row is None else _job(row)
 

@@ -17,6 +17,8 @@ from sumika.models import clock, schema
 from sumika.models.errors import SumikaError
 
 _l = schema.leases
+# What ends later than a lease can, by this much, was taken before the clock was put back; its holder, if it lives, renews it soon.
+_AHEAD = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ def take(connection: Connection, name: str, holder: str, ttl_s: float) -> Lease 
         except IntegrityError:  # somebody else was first
             return None
         return Lease(name, holder, 1)
-    if row.holder != holder and row.until > clock.spell(now):
+    longest = clock.spell(now + timedelta(seconds=ttl_s) + _AHEAD)
+    if row.holder != holder and clock.spell(now) < row.until <= longest:
         return None
     token = row.token if row.holder == holder else row.token + 1
     taken = connection.execute(

@@ -11,10 +11,11 @@ import pysqlite3.dbapi2 as sqlite
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
 from sumika.models import schema, upgrades
 from sumika.models.actor import UNNAMED, Actor
-from sumika.models.errors import SumikaError
+from sumika.models.errors import SumikaError, quoted
 
 _BUSY_TIMEOUT_MS = 5_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -87,13 +88,20 @@ def _told() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise SumikaError(
-            "store_unavailable",
-            f"The database did not answer: {error.orig}. Check its disk and that no other program holds it, then try again.",
-            f"データベースが応答しません: {error.orig}。ディスクの空きと、他のプログラムが使用していないかを確認してください。",
-            status=503,
-            retry_after=5,
-        ) from error
+        raise _unavailable(str(error.orig)) from error
+    except NoConnectionLeft as error:  # all wait for a database that is locked
+        raise _unavailable("too many wait for it") from error
+
+
+def _unavailable(why: str) -> SumikaError:
+    why = quoted(why)
+    return SumikaError(
+        "store_unavailable",
+        f"The database did not answer: {why}. Check its disk and that no other program holds it, then try again.",
+        f"データベースが応答しません: {why}。ディスクの空きと、他のプログラムが使用していないかを確認してください。",
+        status=503,
+        retry_after=5,
+    )
 
 
 def _sqlite_engine(url: str) -> Engine:

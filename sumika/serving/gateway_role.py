@@ -55,7 +55,6 @@ async def serve(settings: Settings, store: Store, parent: int | None, clerk: Cle
         create_app(settings, store, clerk),
         host=settings.host,
         port=settings.port,
-        loop="uvloop",
         http=BoundedHttp,
         ws="none",
         log_config=None,

@@ -123,7 +123,7 @@ class Inference:
                         await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
                     except SumikaError as error:
                         if error.status >= 500 and answer.asked:
-                            await gateway.quarantine.failed(plain(), engine)
+                            await gateway.quarantine.failed(plain(), engine, lost=error.code == "engine_unreachable")
                         if error.code != "engine_unreachable":
                             raise
                         lost[engine.id] = error

@@ -61,7 +61,8 @@ def _led_to(aliases: Sequence[Alias], under_way: Mapping[str, Move]) -> list[int
 
 
 def live(gateways: Iterable[GatewayRow], now: datetime) -> list[GatewayRow]:
-    return [gateway for gateway in gateways if now - clock.parse(gateway.beat_at) < GATEWAY_GONE]
+    """Those heard of lately; not those that died before the clock was put back, whose last sign lies in the future."""
+    return [gateway for gateway in gateways if abs(now - clock.parse(gateway.beat_at)) < GATEWAY_GONE]
 
 
 def unused(engine: str, since_revision: int, gateways: Iterable[GatewayRow], version: str | None = None) -> bool:

@@ -29,8 +29,8 @@ _MOST_SUSPECTS = 4_096
 _ALONE_S = 2.0
 # An engine whose core died tells its requests so, and ends a little later.
 _DIES_WITHIN_S = 60.0
-# A connection breaks this much before its process is seen to be gone.
-_DYING_S = 0.05
+# A connection breaks a moment before its process is seen to be gone.
+_LOOKS, _LOOK_S = 10, 0.05
 # That failed and wait to be told by their engine's end; an engine runs no more at once, usually.
 _MOST_FAILED = 512
 
@@ -49,8 +49,8 @@ class Quarantine:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        # How many engines ended, and when the last did; the oldest first.
-        self._suspects: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        # Which engines ended, and when the last did; the oldest first.
+        self._suspects: OrderedDict[bytes, tuple[frozenset[ProcessId], float]] = OrderedDict()
         self._failed: list[_Failed] = []
         self._one_by_one = asyncio.Lock()
 
@@ -72,12 +72,18 @@ class Quarantine:
             self._check(mark)  # the one before may have been the same
             yield
 
-    async def failed(self, body: bytes, engine: EngineRow) -> None:
-        """A request failed at `engine`, which may have died of it, or be about to."""
-        if engine.pid is not None and engine.pid_started is not None:
-            self._failed.append(_Failed(_mark(body), ProcessId(engine.pid, engine.pid_started), self._now()))
-            del self._failed[:-_MOST_FAILED]
-            await asyncio.sleep(_DYING_S)
+    async def failed(self, body: bytes, engine: EngineRow, *, lost: bool = False) -> None:
+        """A request failed at `engine`, which may have died of it, or be about to. Where the connection is `lost`, wait a moment
+        for its end, so that whoever tries another engine is known by then."""
+        if engine.pid is None or engine.pid_started is None:
+            return
+        process = ProcessId(engine.pid, engine.pid_started)
+        self._failed.append(_Failed(_mark(body), process, self._now()))
+        del self._failed[:-_MOST_FAILED]
+        looks = _LOOKS if lost else 0
+        while looks and process.alive():
+            looks -= 1
+            await asyncio.sleep(_LOOK_S)
 
     def answered(self, body: Callable[[], bytes]) -> None:
         """A request was answered, so it kills no engine."""
@@ -90,23 +96,24 @@ class Quarantine:
         alive = {process: process.alive() for process in {each.engine for each in self._failed}}
         for each in self._failed:
             if not alive[each.engine]:
-                self._suspect(each.mark, now)
+                self._suspect(each.mark, each.engine, now)
             elif now - each.at < _DIES_WITHIN_S:
                 waiting.append(each)
         self._failed = waiting
         while self._suspects and (len(self._suspects) > _MOST_SUSPECTS or self._oldest() < now - _FORGOTTEN_AFTER_S):
             self._suspects.popitem(last=False)
 
-    def _suspect(self, mark: bytes, now: float) -> None:
-        deaths = self._suspects.pop(mark, (0, now))[0] + 1
-        self._suspects[mark] = (deaths, now)
-        log.warning("a request (%s) ran when an engine ended, for the %d. time", mark.hex()[:12], deaths)
+    def _suspect(self, mark: bytes, engine: ProcessId, now: float) -> None:
+        ended, _ = self._suspects.pop(mark, (frozenset[ProcessId](), now))
+        self._suspects[mark] = (ended | {engine}, now)
+        if engine not in ended:  # the same text may have run there many times
+            log.warning("a request (%s) ran when an engine ended, for the %d. time", mark.hex()[:12], len(ended) + 1)
 
     def _oldest(self) -> float:
         return next(iter(self._suspects.values()))[1]
 
     def _check(self, mark: bytes) -> None:
-        if self._suspects.get(mark, (0, 0.0))[0] >= _MOST_DEATHS:
+        if mark in self._suspects and len(self._suspects[mark][0]) >= _MOST_DEATHS:
             raise SumikaError(
                 "request_quarantined",
                 f"Engines ended {_MOST_DEATHS} times while they answered this request; it is not taken for {_FORGOTTEN_AFTER_S / 60:.0f} minutes. "

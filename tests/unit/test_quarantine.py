@@ -60,6 +60,12 @@ async def test_request_under_which_two_engines_ended_is_refused_and_in_time_no_m
     await goes(quarantine, b"kills")
 
 
+async def test_same_text_many_times_at_one_engine_ended_one_engine() -> None:
+    quarantine = Quarantine()
+    await dies_under(quarantine, *[b"same"] * 5)
+    await goes(quarantine, b"same")
+
+
 async def test_request_that_failed_at_an_engine_that_lives_is_no_suspect() -> None:
     quarantine = Quarantine()
     row, process = engine()

@@ -25,15 +25,15 @@ def refused(body: Any, kind: Any = ChatRequest) -> SumikaError:
     return told.value
 
 
-@pytest.mark.parametrize("value", [0, -0.0, 1e-320, 2, 0.7, None])
+@pytest.mark.parametrize("value", [0, -0.0, 1e-300, 2, 0.7, None])
 def test_temperature_within_bounds_is_taken(value: float | None) -> None:
     assert parse(ChatRequest, json.dumps(GOOD | {"temperature": value}).encode()).temperature == value
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"1e308", b"1e999", b"-1e999", b"9" * 4299, b"-1", b"0x1", b"01", b"1.", b".5", b"+1", b'"1"', b"true"],
-    ids=range(12),
+    [b"1e-320", b"1e308", b"1e999", b"-1e999", b"9" * 4299, b"-1", b"0x1", b"01", b"1.", b".5", b"+1", b'"1"', b"true"],
+    ids=range(13),
 )
 def test_temperature_that_is_none_is_refused(text: bytes) -> None:
     refused(b'{"model":"m","messages":[{"role":"user","content":"x"}],"temperature":' + text + b"}")
@@ -128,3 +128,24 @@ def test_any_value_in_any_field_is_taken_or_refused_and_nothing_else(value: Any)
 def test_json_that_is_refused_as_such_says_why(body: bytes, why: str) -> None:
     told = refused(body)
     assert told.code == "invalid_json" and why in told.en
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"a%d":0' % n for n in range(50_001)) + b"}",
+        b'{"model":"x","messages":['
+        + b",".join([b'{"role":"user","content":[' + b",".join([b'{"x":0}'] * 200) + b"]}"] * 260)
+        + b"]}",
+        b'{"' + b"a" * 1_025 + b'":1}',
+        json.dumps(
+            GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 2**127}}}]}
+        ).encode(),
+        json.dumps(GOOD | {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"minimum": 0}}}]})
+        .replace(": 0", ": -1e999")
+        .encode(),
+    ],
+    ids=["keys of one", "keys of many", "a long key", "an integer of 129 bits", "an infinite number where anything may stand"],
+)
+def test_body_that_would_keep_a_worker_busy_or_be_read_otherwise_is_refused(body: bytes) -> None:
+    assert refused(body).code == "invalid_json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,10 @@ _MAX_DEPTH = 32
 # Of all objects together, and characters of one: pydantic tells what is wrong with each, and a worker answers nobody meanwhile.
 _MAX_KEYS = 50_000
 _MAX_KEY_LENGTH = 1_024
+_TOO_MANY = f"it has more than {_MAX_KEYS:,} keys"
+# Fields tell their own bounds, by name; where anything may stand an engine shall get no number that it might choke on: nothing
+# beyond 128 bits, no doubles that are infinite or subnormal.
+_INTEGERS = range(-(2**127), 2**127)
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -38,7 +43,7 @@ def read_json(body: bytes) -> Any:
         # Text first: json.loads would guess UTF-16 and 32 from bytes.
         data = _DECODER.decode(body.decode("utf-8"))
         if _check(data, _MAX_DEPTH) > _MAX_KEYS:
-            raise _Refused(f"it has more than {_MAX_KEYS:,} keys")
+            raise _Refused(_TOO_MANY)
         return data
     except (ValueError, RecursionError) as error:
         reason = quoted(str(error)) if isinstance(error, _Refused) else "it is not JSON in UTF-8"
@@ -69,19 +74,39 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check(value: Any, depth: int) -> int:
-    """How many keys the objects in `value` have. Bounds the depth and the length of a key, and refuses lone surrogates, which
-    would fail later and elsewhere."""
+    """How many keys the objects in `value` have. Bounds the depth, the length of a key and the size of numbers, and refuses
+    lone surrogates, which would fail later and elsewhere."""
     if depth == 0:
         raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, str):
-        if not value.isascii() and _SURROGATE.search(value):
-            raise _Refused("a text holds half of a surrogate pair")
+        _check_text(value)
     elif isinstance(value, list):
         return sum(_check(item, depth - 1) for item in value)
     elif isinstance(value, dict):
-        for key in value:
-            _check(key, depth)
-            if len(key) > _MAX_KEY_LENGTH:
-                raise _Refused(f"a key is longer than {_MAX_KEY_LENGTH:,} characters")
+        _check_keys(value)
         return len(value) + sum(_check(item, depth - 1) for item in value.values())
+    elif value is not None:
+        _check_number(value)
     return 0
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii() and _SURROGATE.search(text):
+        raise _Refused("a text holds half of a surrogate pair")
+
+
+def _check_keys(value: dict[str, Any]) -> None:
+    if len(value) > _MAX_KEYS:
+        raise _Refused(_TOO_MANY)
+    for key in value:
+        _check_text(key)
+        if len(key) > _MAX_KEY_LENGTH:
+            raise _Refused(f"a key is longer than {_MAX_KEY_LENGTH:,} characters")
+
+
+def _check_number(value: int | float) -> None:
+    if isinstance(value, float):
+        if value and not sys.float_info.min <= abs(value) <= sys.float_info.max:
+            raise _Refused("a number is too great or too small")
+    elif value not in _INTEGERS:
+        raise _Refused("an integer has more than 128 bits")
