@@ -13,7 +13,7 @@ STAMP := .venv/.installed-$(ENGINE)
 # PyTorch's CPU build is on no general registry: from a folder of wheels where PIP_FIND_LINKS names one, else uv's own knowledge of where it lies.
 TORCH := $(if $(filter cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu))
 
-.PHONY: demo serve install test browser check format lock clean
+.PHONY: demo serve install test debian check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -39,12 +39,17 @@ $(STAMP): pyproject.toml constraints/$(ENGINE).txt | $(UV)
 	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
 	@rm -f .venv/.installed-*; touch $@
 
-# Debian's, for the console's tests; with a font for the Japanese in their screenshots.
-browser:
-	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk >/dev/null; } \
-	  || { echo "The console's tests need Chromium: apt-get install chromium fonts-noto-cjk"; exit 1; }
+# Debian's own programs, which the tests drive: Chromium for the console (with a font for the Japanese in its screenshots), Caddy, Compose and
+# systemd's and Kubernetes' tools for what deploy/ and 'sumika install' write, Prometheus for what is measured.
+DEBIAN := chromium=chromium caddy=caddy docker-compose=docker-compose systemd-analyze=systemd prometheus=prometheus
 
-test: install browser ## Everything: checks, unit, contract, integration, and end to end on real vLLM
+debian:
+	@missing=""; for pair in $(DEBIAN); do command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; done; \
+	  test -z "$$missing" || { case "$$missing" in *chromium*) missing="$$missing fonts-noto-cjk";; esac; \
+	    test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
+	  || { echo "The tests need these Debian packages: apt-get install$$missing"; exit 1; }
+
+test: install debian ## Everything: checks, unit, contract, integration, and end to end on real vLLM
 	@$(if $(ARGS),$(PY) -m pytest $(ARGS),$(PY) -m pytest $(SIDE_BY_SIDE) && $(PY) -m pytest tests/e2e)
 
 check: install ## ruff, mypy --strict, import rules

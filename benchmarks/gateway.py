@@ -2,6 +2,7 @@
 
     python benchmarks/gateway.py                       # what usage, limits and audit cost: Sumika with everything off and on
     python benchmarks/gateway.py --peers var/peers     # Sumika with everything on beside LiteLLM's proxy and vllm-router
+    python benchmarks/gateway.py --vllm var/bench-vllm # real vLLM by its own socket, and through Sumika
     python benchmarks/gateway.py --profile on          # cProfile of a gateway under load, by own time
 
 The first: closed loops of 1 and 32 connections and 32 streams. With `--peers` (the folder they are installed in, each by itself) also 256 streams at once of 50
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from parts import loads, places, upstream
+from parts import loads, places, real, upstream
 from parts.places import MODES, Place
 
 RATES = (100, 200, 400, 600, 800, 1000, 1300, 1600, 2000, 2500, 3000, 4000)
@@ -38,10 +39,17 @@ WITHIN_MS = 5.0
 Figures = dict[str, float]
 
 
-async def compare(asked: Sequence[Place], rounds: int, requests: int) -> dict[str, Any]:
+# Name, connections, streams or not, and requests as a part of `--requests`.
+LOADS = (("1 connection", 1, False, 1.0), ("32 connections", 32, False, 1.0), ("32 streams", 32, True, 0.25))
+VLLM_LOADS = (("1 stream", 1, True, 0.008), ("32 streams", 32, True, 0.064))
+
+
+async def compare(
+    asked: Sequence[Place], rounds: int, requests: int, of: Sequence[tuple[str, int, bool, float]] = LOADS
+) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    for name, connections, stream in (("1 connection", 1, False), ("32 connections", 32, False), ("32 streams", 32, True)):
-        number = requests // 4 if stream else requests
+    for name, connections, stream, part in of:
+        number = int(requests * part)
         seen: dict[str, list[Figures]] = defaultdict(list)
         for place in asked:
             await loads.closed(place, connections, max(connections, number // 5), stream=stream)
@@ -108,6 +116,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--peers", type=Path, help="beside its peers, which are installed in this folder where they aren't")
+    parser.add_argument("--vllm", type=Path, help="real vLLM, started on this home, which is kept")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--profile", choices=MODES, help="profile one mode at 32 connections")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -123,6 +132,10 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
+    if options.vllm:
+        with real.vllm(options.vllm) as asked:
+            keep(options, uvloop.run(compare(asked, options.rounds, options.requests, VLLM_LOADS)))
+        return
     modes = [options.profile] if options.profile else ["on"] if options.peers else options.modes.split(",")
     with tempfile.TemporaryDirectory(prefix="sumika-bench-") as folder, ExitStack() as running:
         work = Path(folder)
@@ -138,9 +151,12 @@ def measure(options: argparse.Namespace) -> None:
             return
         if options.peers:
             asked += [running.enter_context(peer(work, options.peers, port)) for peer in (places.litellm, places.vllm_router)]
-        told = uvloop.run(_all(asked, options))
-        if options.json:
-            options.json.write_text(json.dumps(told, indent=2) + "\n")
+        keep(options, uvloop.run(_all(asked, options)))
+
+
+def keep(options: argparse.Namespace, told: dict[str, Any]) -> None:
+    if options.json:
+        options.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
 async def _all(asked: Sequence[Place], options: argparse.Namespace) -> dict[str, Any]:

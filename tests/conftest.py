@@ -76,7 +76,8 @@ def write_base(folder: Path, *, seed: int = 0) -> Path:
     (folder / "config.json").write_text(
         json.dumps({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "max_position_embeddings": 512})
     )
-    (folder / "tokenizer.json").write_text("{}")
+    tokens = [{"content": token, "special": True} for token in ("<|im_start|>", "<|im_end|>")]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
     (folder / "generation_config.json").write_text('{"eos_token_id": [1]}')
     return folder
 

@@ -21,14 +21,26 @@ def event(body: dict[str, Any], name: str = "") -> bytes:
     return b"event: " + name.encode() + b"\n" + data if name else data
 
 
-def example(schema: dict[str, Any]) -> Any:
-    """Something that fits a JSON schema."""
+def example(schema: Any) -> Any:
+    """Something that fits a JSON schema of the usual kind."""
+    if not isinstance(schema, dict):
+        return None
     if "enum" in schema:
         return schema["enum"][0]
     made: dict[str, Any] = {"string": "東京", "integer": 42, "number": 1.5, "boolean": True, "array": [], "null": None}
     if schema.get("type", "object") != "object":
-        return made[schema["type"]]
+        return made.get(str(schema["type"]))
     return {name: example(inside) for name, inside in schema.get("properties", {}).items()}
+
+
+def no_grammar(body: dict[str, Any]) -> str | None:
+    """Why llguidance makes no grammar of the schema that an answer must fit: the pinned vLLM asks it before a request is taken."""
+    form = body.get("response_format", {}).get("json_schema") or body.get("text", {}).get("format", {})
+    if "schema" not in form:
+        return None
+    from llguidance import LLMatcher  # here: most tests need none
+
+    return LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(form["schema"]))) or None
 
 
 def message(body: dict[str, Any], text: str) -> tuple[dict[str, Any], str]:

@@ -2,10 +2,11 @@
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
 start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_delay_s, die_after_chunks, hang, hang_generation,
-ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers). What was asked last lies in
+ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers), poison (a text that kills it), core_dies_of (a text),
+raw ({text, times, then}: bytes in place of an answer's, head and all; then: close, or hang). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
 `ENGINE.memory` beside the socket, as a GPU would tell it: weights_bytes awake; with sleep_frees_nothing, asleep too.
-Routes that no user may reach are tripwires: a hit is written to `tripped.txt` beside the socket.
+Routes that no user may reach, fields and headers that the gateway never sends, are tripwires: a hit is written to `tripped.txt` beside the socket.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ WHOLE: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
     "/tokenize": lambda body, _: fake_apis.tokenize(body),
     "/detokenize": lambda body, _: fake_apis.detokenize(body),
 }
+# All that the gateway tells an engine beside the body, and fields of vLLM that no client may set.
+HEADERS = {"host", "content-type", "x-request-id", "content-length"}
+FIELDS = {
+    "chat_template", "chat_template_kwargs", "continue_final_message", "documents", "mm_processor_kwargs", "media_io_kwargs",
+    "priority", "request_id", "kv_transfer_params", "vllm_xargs", "lora_request", "structured_outputs", "guided_json", "guided_regex", "guided_grammar",
+    "bad_words", "allowed_token_ids", "logits_processors", "prompt_embeds", "best_of", "use_beam_search", "min_tokens", "stop_token_ids", "ignore_eos",
+    "prompt_logprobs", "truncate_prompt_tokens", "user", "metadata",
+}  # fmt: skip
 SLEEP = ("/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache")
 
 
@@ -119,13 +128,19 @@ class Fake:
             await asyncio.sleep(3600)
         if name in self.adapters and not self.adapters[name].is_dir():
             os.kill(os.getpid(), signal.SIGKILL)  # as vLLM, once it has forgotten the adapter and must read it again
+        if self.asked_for("poison", body):
+            os.kill(os.getpid(), signal.SIGKILL)
         self.running += 1
         self.made += 1
         try:
+            if raw := self.script("raw", None):
+                return await self.say(request, raw)
             words = [f"{name} "] + [f"w{i} " for i in range(self.script("chunks", 3) - 1)]
             self.note(request, body)
-            if refusal := self.script("refuse", None):
-                return _error(refusal["status"], refusal["message"])
+            if refusal := self.refusal(body):
+                return refusal
+            if self.asked_for("core_dies_of", body):
+                return await self.core_dies(request, body, kind)
             if body.get("stream"):
                 return await self.pour(request, *self.events(kind, body, words))
             for _ in words:
@@ -133,6 +148,28 @@ class Fake:
             return web.json_response(WHOLE[kind](body, words))
         finally:
             self.running -= 1
+
+    def refusal(self, body: dict[str, Any]) -> web.Response | None:
+        if reason := fake_answers.no_grammar(body):
+            return _error(400, f"Grammar error: {reason}")
+        told = self.script("refuse", None)
+        return _error(told["status"], told["message"]) if told else None
+
+    def asked_for(self, fault: str, body: dict[str, Any]) -> bool:
+        text = self.script(fault, None)
+        return text is not None and text in json.dumps(body, ensure_ascii=False)
+
+    async def core_dies(self, request: web.Request, body: dict[str, Any], kind: str) -> web.StreamResponse:
+        """As vLLM when the process that generates is gone: it says so, ends a stream as if nothing were, and goes."""
+        error = {
+            "error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "code": 500}
+        }
+        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGKILL)
+        if not body.get("stream"):
+            return web.json_response(error, status=500)
+        events, _ = self.events(kind, body, ["w0 ", "w1 "])
+        told = b"event: error\n" if kind == "/v1/messages" else b""
+        return await self.pour(request, [*events, told + b"data: " + json.dumps(error).encode() + b"\n\n"], b"data: [DONE]\n\n")
 
     def events(self, kind: str, body: dict[str, Any], words: list[str]) -> tuple[Iterable[bytes], bytes]:
         """A stream, and what it ends with."""
@@ -164,8 +201,24 @@ class Fake:
         await response.write(end)
         return response
 
+    async def say(self, request: web.Request, raw: dict[str, Any]) -> web.StreamResponse:
+        """What no HTTP server would say."""
+        assert request.transport is not None
+        for _ in range(raw.get("times", 1)):
+            request.transport.write(raw["text"].encode("latin-1"))
+            await asyncio.sleep(0)
+        if raw.get("then") == "hang":
+            await asyncio.sleep(3600)
+        await asyncio.sleep(0.05)
+        request.transport.close()
+        return web.Response()
+
     def note(self, request: web.Request, body: dict[str, Any]) -> None:
         """What the gateway sent last, for tests to look at."""
+        if "x-request-id" in request.headers:  # the gateway's; the supervisor asks for signs of life without
+            fields = body.keys() & (FIELDS - {"documents"} if request.path == "/rerank" else FIELDS)
+            headers = {name.lower() for name in request.headers} - HEADERS
+            self.trip(*(f"field {name}" for name in fields), *(f"header {name}" for name in headers))
         told = {"path": request.path, "request_id": request.headers.get("x-request-id"), "body": body}
         self.socket.with_suffix(".asked").write_text(json.dumps(told))
 
@@ -206,9 +259,13 @@ class Fake:
             file.write(f"{self.base} {request.path_qs}\n")
 
     async def tripped(self, request: web.Request) -> web.Response:
-        with (self.socket.parent / "tripped.txt").open("a") as file:
-            file.write(request.path + "\n")
+        self.trip(request.path)
         return web.Response(text="tripped")
+
+    def trip(self, *wires: str) -> None:
+        if wires:
+            with (self.socket.parent / "tripped.txt").open("a") as file:
+                file.writelines(f"{wire}\n" for wire in wires)
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -14,8 +14,8 @@ STREAMS, PACE = 256, 50
 
 
 async def closed(place: Place, connections: int, requests: int, *, stream: bool = False) -> dict[str, float]:
-    """Each connection asks again as soon as it is answered. Milliseconds, requests/s and CPU by request."""
-    client = Client(place.url, place.key)
+    """Each connection asks again as soon as it is answered. Milliseconds (`first`: to the first byte of the body), requests/s and CPU by request."""
+    client = Client(place.url, place.key, place.model)
     asked = client.request(stream=True, stream_options={"include_usage": True}) if stream else client.request()
     left, answers = iter(range(requests)), list[Answer]()
 
@@ -31,14 +31,16 @@ async def closed(place: Place, connections: int, requests: int, *, stream: bool 
     _check(place, answers)
     taken = [answer.total_s * 1000 for answer in answers]
     return {
-        "requests/s": requests / seconds, "median ms": statistics.median(taken), "p99 ms": _part(taken, 0.99),
+        "requests/s": requests / seconds, "events/s": sum(answer.events for answer in answers) / seconds,
+        "first ms": statistics.median(answer.first_byte_s * 1000 for answer in answers),
+        "median ms": statistics.median(taken), "p99 ms": _part(taken, 0.99),
         "CPU ms": (after.own - before.own) / requests * 1000, "clerk ms": (after.beside - before.beside) / requests * 1000,
     }  # fmt: skip
 
 
 async def at_rate(place: Place, rate: int, seconds: float) -> float:
     """The 95th percentile of the time to the first byte in ms, where requests come at `rate` a second whatever became of those before."""
-    client = Client(place.url, place.key)
+    client = Client(place.url, place.key, place.model)
     asked, loop, tasks = client.request(), asyncio.get_running_loop(), list[asyncio.Task[Answer]]()
     began = loop.time()
     for number in range(int(rate * seconds)):
@@ -51,7 +53,7 @@ async def at_rate(place: Place, rate: int, seconds: float) -> float:
 
 async def at_reading_pace(place: Place, streams: int = STREAMS) -> dict[str, float]:
     """`streams` at once, `PACE` events a second each: how late an event comes, in ms, and the CPU of one."""
-    client = Client(place.url, place.key)
+    client = Client(place.url, place.key, place.model)
     asked = client.request(stream=True, seed=PACE)
 
     async def later(number: int) -> Answer:

@@ -56,6 +56,7 @@ class Place:
     key: str
     process: psutil.Process | None = None
     family: bool = False
+    model: str = "bench"
 
     def spent(self) -> Spent:
         if self.process is None:

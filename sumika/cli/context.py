@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import signal
 import socket
@@ -44,12 +43,6 @@ def actor() -> str:
     except (KeyError, OSError):
         user = f"uid-{os.getuid()}"
     return f"cli:{user}@{socket.gethostname()}"[:128]
-
-
-def log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it shows characters of what was uploaded
 
 
 def when_orphaned(parent: int, act: Callable[[], object]) -> None:

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from sumika.cli import comparing, enqueuing, finetune, output
-from sumika.cli.context import actor, log_to_stderr, opened, when_orphaned
+from sumika.cli.context import actor, opened, when_orphaned
 from sumika.cli.finetune import File, Overrides, foreground
+from sumika.cli.logs import log_to_stderr
 from sumika.cli.output import Json
 from sumika.finetune import checks, config, runs
 from sumika.finetune.queue.child import LOG

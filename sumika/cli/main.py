@@ -20,6 +20,9 @@ _COMMANDS = {
     "doctor": ("doctor",),
     "aliases": ("deploy", "promote", "abort", "rollback", "scale"),
     "demo": ("demo",),
+    "backup": ("backup", "restore"),
+    "install": ("install",),
+    "sbom": ("sbom", "licences"),
     "usage": ("usage",),
 }
 # The same for groups, which are a module's `app`.

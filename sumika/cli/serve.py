@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from sumika.cli import output
-from sumika.cli.context import log_to_stderr, opened
+from sumika.cli.context import opened
+from sumika.cli.logs import log_to_stderr
 from sumika.models.actor import SYSTEM
 from sumika.models.settings import load_settings
 from sumika.serving import clerk, stack

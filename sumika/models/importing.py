@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, archive, artifacts, canary, registry, tasks, tensors
+from sumika.models import adapter_rules, archive, artifacts, canary, controls, registry, tasks, tensors
 from sumika.models.archive_header import Header, bad_archive
 from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
@@ -36,7 +36,7 @@ def import_base(
     """
     check_name(name)
     with artifacts.bringing_in(home.artifacts), _discarded(artifacts.stage(home.artifacts, source, progress)) as staged:
-        told = tasks.told_by(source, _check_base(staged.folder))
+        told = tasks.told_by(source, _check_base(staged.folder)) | controls.told_by(staged.folder)
         return _register(store, home, name, staged, kind="base", meta=told | (meta or {}))
 
 
@@ -97,7 +97,8 @@ def import_archive(
                 _check_base(staged.folder)
             else:
                 adapter_rules.check(staged.folder, home.artifacts / base.folder, max_lora_rank)
-            meta = header.meta | {"imported": {"key": source.signer, "from": str(header.ref)}}
+            told = controls.told_by(staged.folder) if base is None else {}
+            meta = header.meta | told | {"imported": {"key": source.signer, "from": str(header.ref)}}
             return _register(store, home, name, staged, kind=header.kind, base=base, gate=header.gate, meta=meta)
 
 

@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535)
     database_url: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
     engine: EngineSettings = EngineSettings()
     gateway: GatewaySettings = GatewaySettings()
     finetune: FinetuneSettings = FinetuneSettings()

@@ -51,14 +51,26 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the schema to this code's version; safe when several processes start at once."""
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        with self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
-            config.attributes["connection"] = connection
+        with self.migrating() as (_, config):
             command.upgrade(config, "head")
+
+    @contextmanager
+    def migrating(self) -> Iterator[tuple[Connection, Config]]:
+        """One transaction in which Alembic's commands may change the schema."""
+        config = alembic_config()
+        with _told(), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+            config.attributes["connection"] = connection
+            yield connection, config
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def alembic_config() -> Config:
+    """Where the migrations are."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
 
 
 def revision(connection: Connection) -> int:

@@ -50,6 +50,7 @@ from sumika.serving.oidc.ticket import Tickets
 from sumika.serving.operations import OPERATIONS
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
+from sumika.serving.quarantine import Quarantine
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_READY_AGAIN_S = 5
 
 
 def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
@@ -76,7 +78,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     )
     shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter)
+    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, Quarantine())
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
     outside = Outside()
@@ -201,12 +203,20 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    async def ready(model: str | None = None) -> JSONResponse:
+    async def ready(model: str | None = None) -> dict[str, str]:
         """Whether traffic should come: some alias (or `model`) has an engine that is ready, or steps aside for a moment."""
         snapshot = directory.snapshot
         routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
         is_ready = any(snapshot.ready_engines(route.main) or snapshot.changing(route.main.base_id) for route in routes)
-        return JSONResponse({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
+        if not is_ready:
+            raise SumikaError(
+                "not_ready",
+                "No engine is ready yet.",
+                "準備のできたエンジンがまだありません。",
+                status=503,
+                retry_after=_READY_AGAIN_S,
+            )
+        return {"status": "ready"}
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -17,10 +17,11 @@ from sumika.serving.replies import anthropic_body, error_body
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """`usage`: what the event that tells the tokens holds. `ends`: how the last event of a whole stream may begin.
-    `broken`: the event for a stream that has begun and can't go on. `counts`: whether an answer tells tokens at all."""
+    `fails`: how an event begins by which the engine gives up. `broken`: the event for a stream that has begun and can't go on. `counts`: whether an answer tells tokens at all."""
 
     usage: bytes
     ends: tuple[bytes, ...]
+    fails: bytes
     broken: Callable[[SumikaError, Language], bytes]
     counts: bool = True
 
@@ -37,17 +38,21 @@ def _responses_broken(error: SumikaError, speak: Language) -> bytes:
 
 
 # The last event where `stream_options.include_usage` is set (vLLM 0.32, chat_completion/serving.py), then [DONE].
-OPENAI = Dialect(b'"choices":[],"usage":{', (b"data: [DONE]",), lambda error, speak: _event("", error_body(error, speak)))
+OPENAI = Dialect(
+    b'"choices":[],"usage":{', (b"data: [DONE]",), b'data: {"error":', lambda error, speak: _event("", error_body(error, speak))
+)
 # The whole response again, with its usage; there is no [DONE].
 RESPONSES = Dialect(
     b"event: response.completed\n",
-    (b"event: response.completed\n", b"event: response.failed\n", b"event: error\n"),
+    (b"event: response.completed\n", b"event: response.failed\n"),
+    b"event: error\n",
     _responses_broken,
 )
 ANTHROPIC = Dialect(
     b"event: message_delta\n",
-    (b"event: message_stop\n", b"event: error\n"),
+    (b"event: message_stop\n",),
+    b"event: error\n",
     lambda error, speak: _event("error", anthropic_body(error, speak)),
 )
 # One object of JSON, and no model was asked.
-UNCOUNTED = Dialect(b"", (), OPENAI.broken, counts=False)
+UNCOUNTED = Dialect(b"", (), OPENAI.fails, OPENAI.broken, counts=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sumika.models import aliases, clock, engines, keys, limits, moves, registry, tasks
+from sumika.models import aliases, clock, controls, engines, keys, limits, moves, registry, tasks
 from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
@@ -37,7 +38,8 @@ _ASIDE = ("draining", "asleep", "waking")
 @dataclass(frozen=True, slots=True)
 class Target:
     """A version as a request meets it: what vLLM is told, the base whose engines hold it, and what that base can do.
-    `context`: tokens that prompt and answer may have together; None where only the engine knows."""
+    `context`: tokens that prompt and answer may have together; None where only the engine knows. `controls` finds the base's control
+    tokens in a text."""
 
     version: str
     kind: Kind
@@ -46,6 +48,7 @@ class Target:
     tools: bool = False
     reasoning: bool = False
     context: int | None = None
+    controls: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,7 @@ def _target(versions: Mapping[int, Version], version_id: int) -> Target:
     serve: Mapping[str, Any] = meta.get("serve", {})
     return Target(
         str(version.ref), version.kind, version.engine_base_id, tasks.of(meta), bool(serve.get("tool_call_parser")),
-        bool(serve.get("reasoning_parser")), serve.get("max_model_len"),
+        bool(serve.get("reasoning_parser")), serve.get("max_model_len"), controls.pattern(meta),
     )  # fmt: skip
 
 

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 
-from sumika.models.errors import SumikaError
+from sumika.models.errors import SumikaError, quoted
+from sumika.serving.wire import EngineLost
+
+# Of an engine's own words, which may repeat the request.
+_MOST_WORDS = 500
+# How a stream ends that its engine did not bring to its end.
+BROKEN = ("engine_unreachable", "engine_timeout")
+# What vLLM says of every request when the process that generates has died (v1/engine/exceptions.py); its server ends itself soon after.
+_DEAD = b"EngineCore encountered an issue"
 
 
 class EngineError(SumikaError):
     """The engine's fault, or the engine's own words for what is wrong with a request."""
 
 
-def refusal(status: int, body: bytes) -> EngineError:
-    """The engine's own words for what is wrong with a request; of anything else only that the engine failed."""
+def refusal(status: int, body: bytes) -> EngineError | EngineLost:
+    """The engine's own words for what is wrong with a request; of anything else only that the engine failed, or has died."""
+    if _DEAD in body:
+        return _dead()
     try:
         told = json.loads(body)
         message = str(told.get("error", told).get("message", ""))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message = ""
     if status in (400, 422) and message:
+        message = quoted(message, _MOST_WORDS)
         code = "context_length_exceeded" if "context length" in message or "max_model_len" in message else "invalid_request"
         return EngineError(code, message, f"エンジンがリクエストを受け付けませんでした: {message}")
     if status == 404:
@@ -26,10 +37,33 @@ def refusal(status: int, body: bytes) -> EngineError:
             "version_not_loaded", "The engine is still loading this version; try again in a moment.",
             "エンジンがこの版を読み込み中です。少し待ってからやり直してください。", status=503, retry_after=2,
         )  # fmt: skip
+    return failed(f"status {status}", f"状態 {status}")
+
+
+def rubbish() -> EngineError:
+    """An answer that is none."""
+    return failed("its answer can't be read", "応答を読み取れません")
+
+
+def failed(en: str, ja: str) -> EngineError:
     return EngineError(
-        "engine_failed", f"The engine failed on this request (status {status}). Try again; if it repeats, tell your administrator.",
-        f"エンジンがこのリクエストで失敗しました(状態 {status})。やり直しても続く場合は管理者に連絡してください。", status=502,
+        "engine_failed", f"The engine failed on this request ({en}). Try again; if it repeats, tell your administrator.",
+        f"エンジンがこのリクエストで失敗しました({ja})。やり直しても続く場合は管理者に連絡してください。", status=502,
     )  # fmt: skip
+
+
+def gave_up(event: bytes) -> EngineError | EngineLost:
+    """What an engine means by an `event` that tells an error in the middle of a stream."""
+    if _DEAD in event:
+        return _dead()
+    return EngineError(
+        "engine_failed", "The engine failed in the middle of this answer. Try again; if it repeats, tell your administrator.",
+        "エンジンが応答の途中で失敗しました。やり直しても続く場合は管理者に連絡してください。", status=502,
+    )  # fmt: skip
+
+
+def _dead() -> EngineLost:
+    return EngineLost("the engine is lost: its core died")
 
 
 def lost(error: BaseException) -> EngineError:

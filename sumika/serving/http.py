@@ -21,6 +21,11 @@ _MAX_HEADER_BYTES = 64 * 1024
 _MAX_HEADERS = 100
 # How long a refused client may go on sending, so that the refusal reaches it: a socket closed with unread bytes is reset.
 _LINGER_S = 2.0
+# How long a client may read nothing while something waits for it.
+_WRITE_DEADLINE_S = 20.0
+# What may come beside a body's own bytes once the headers are over: sizes of chunks, and what a parser keeps until it knows what it is.
+_MOST_FRAMING_BYTES = 512 * 1024
+_FRAMING_OF_A_BYTE = 16
 _HEAD = b"HTTP/1.1 "
 # host[:port], the host as a name, an IPv4 address or an IPv6 one in brackets (RFC 9110, 7.2).
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -34,6 +39,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._in_headers = True
+        self._after_headers = 0
+        self._body_bytes = 0
+        self._write_deadline: asyncio.TimerHandle | None = None
         self._refusal: SumikaError | None = None
         self._lingering = False
 
@@ -43,6 +51,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._disarm_write()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -50,17 +59,35 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._in_headers:
             self._header_bytes += len(data)
+        else:
+            self._after_headers += len(data)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES and not self._lingering:
+        if self._lingering or self.transport.is_closing():
+            return
+        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
             self._refuse(_too_long())
+        elif self._after_headers - self._body_bytes * _FRAMING_OF_A_BYTE > _MOST_FRAMING_BYTES:
+            self.transport.abort()  # a chunk's extension without an end, or a trailer
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._disarm_write()
+        self._write_deadline = self.loop.call_later(_WRITE_DEADLINE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._disarm_write()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         self._in_headers = True
+        self._after_headers = self._body_bytes = 0
         if self._deadline is None:
             self._arm()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_headers:  # behind a body, where nobody looks any more who decides by headers
+            raise self._broken(_no_http("it has headers after its body", "本文の後にヘッダーがあります"))
         super().on_header(name, value)
         if len(self.headers) > _MAX_HEADERS:
             raise self._broken(_too_long())
@@ -70,6 +97,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_headers, self._header_bytes = False, 0
         self._check()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._disarm()
@@ -130,6 +161,11 @@ class BoundedHttp(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _disarm_write(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
     def _too_slow(self) -> None:
         self._deadline = None
         self._refuse(_slow())
@@ -162,8 +198,10 @@ class _OneWrite:
         self._transport.write_eof()
 
     def close(self) -> None:
+        """What was written still goes out, to a client that reads it soon."""
         self._flush()
         self._transport.close()
+        self._loop.call_later(_WRITE_DEADLINE_S, self._transport.abort)
 
     def _flush(self) -> None:
         if self._held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -12,6 +13,7 @@ from sumika.models.principals import Principal
 from sumika.models.settings import GatewaySettings
 from sumika.serving import requests, turns
 from sumika.serving.directory import Directory
+from sumika.serving.engine_errors import BROKEN
 from sumika.serving.fair_queue import Turn
 from sumika.serving.fitting import check_fits, salt
 from sumika.serving.limiting.limiter import Limiter
@@ -20,6 +22,7 @@ from sumika.serving.metrics import Metrics
 from sumika.serving.operations import Operation
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import ClientGone, Upstream, read_body, unless_gone
+from sumika.serving.quarantine import Quarantine
 from sumika.serving.recording import Exchange, Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.request_record import CLIENT_CLOSED, RecordedAnswer, RequestRecord
@@ -39,6 +42,7 @@ class Gateway:
     recorder: Recorder
     metering: Metering
     limiter: Limiter
+    quarantine: Quarantine
 
 
 class Inference:
@@ -94,7 +98,9 @@ class Inference:
         record.prompt_estimate = estimate - request.most_completion
         turn = turns.turn(snapshot.limits, principal, turns.asked(scope["headers"]), estimate)
         record.held = await gateway.limiter.reserve(record.subjects, estimate)
-        answer = RecordedAnswer(scope, send, record, self._operation.dialect, shows_usage=request.shows_usage)
+        answer = RecordedAnswer(
+            scope, send, record, self._operation.dialect, is_stream=request.streams, shows_usage=request.shows_usage
+        )
         await unless_gone(receive, self._forward(principal, request, turn, answer, record))
 
     async def _forward(
@@ -102,18 +108,28 @@ class Inference:
     ) -> None:
         """To an engine; to another one where the first was lost before it said anything."""
         gateway, lost = self._gateway, dict[str, SumikaError]()
+        plain = partial(request.upstream, "")  # the same to whatever version it goes, and whoever sends it
         while True:
-            try:
-                target, engine = await gateway.placing.place(principal, request.model, turn, lost)
-            except SumikaError as error:
-                raise next(iter(lost.values()), error) from None
-            with gateway.placing.lease(engine, target.version):
-                record.version, record.dispatched = target.version, True
+            async with gateway.quarantine.turn(plain):
                 try:
-                    body = request.upstream(target.version, salt(principal))
-                    path = self._operation.engine_path
-                    return await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
+                    target, engine = await gateway.placing.place(principal, request.model, turn, lost)
                 except SumikaError as error:
-                    if error.code != "engine_unreachable":
-                        raise
-                    lost[engine.id] = error
+                    raise next(iter(lost.values()), error) from None
+                with gateway.placing.lease(engine, target.version):
+                    record.version, record.dispatched = target.version, True
+                    try:
+                        body = request.upstream(target.version, salt(principal), target.controls)
+                        path = self._operation.engine_path
+                        await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
+                    except SumikaError as error:
+                        if error.status >= 500 and answer.asked:
+                            await gateway.quarantine.failed(plain(), engine)
+                        if error.code != "engine_unreachable":
+                            raise
+                        lost[engine.id] = error
+                        continue
+                if record.code in BROKEN:
+                    await gateway.quarantine.failed(plain(), engine)
+                else:
+                    gateway.quarantine.answered(plain)
+                return

@@ -23,7 +23,7 @@ from sumika.models.leases import Lease
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
-from sumika.serving import liveness, process, vllm
+from sumika.serving import engine_logs, liveness, process, vllm
 from sumika.serving.adapters import Adapters
 from sumika.serving.engine_client import EngineClient
 from sumika.serving.memory import Device
@@ -102,7 +102,7 @@ class Keeper:
 
     @property
     def log_file(self) -> Path:
-        return self._context.home.logs / f"engine-{self.id}.log"
+        return engine_logs.path(self._context.home.logs, self.id)
 
     async def run(self) -> None:
         """Level-triggered: each round looks at what is and does the next thing towards what is wanted."""

@@ -36,6 +36,8 @@ _STATUSES = {"400": "refused, and why", "401": "no valid key", "403": "not for t
              "409": "not in this state", "413": "body too large", "415": "compressed", "429": "a limit is reached", "500": "a fault of the gateway", "502": "the engine failed",
              "503": "not ready, or too many wait; see Retry-After", "504": "the engine was too slow", "507": "disk full"}  # fmt: skip
 
+_THIS = {"description": "this document, which FastAPI does not know of"}
+
 
 def document(app: FastAPI) -> dict[str, Any]:
     """OpenAPI 3.1 of everything that `access.TABLE` lets programs reach: the console's pages are for people."""
@@ -48,7 +50,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     made["paths"].setdefault(uploads.PATH, {})["post"] = dict(uploads.DOCUMENT)
     made["components"]["securitySchemes"] = _SECURITY
     for rule in (rule for rule in TABLE if not at_console(rule.path)):
-        described = made["paths"].setdefault(rule.path, {}).setdefault(rule.method.lower(), {"responses": {}})
+        described = made["paths"].setdefault(rule.path, {}).setdefault(rule.method.lower(), {"responses": {"200": _THIS}})
         described["security"] = _security(rule)
         described["responses"].pop("422", None)  # FastAPI's own; ours is 400, in the envelope
         described["responses"] |= _errors(rule.path)

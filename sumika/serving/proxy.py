@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sumika.models.errors import SumikaError
 from sumika.serving import engine_errors, engine_routes
 from sumika.serving.dialects import Dialect
+from sumika.serving.engine_errors import EngineError
 from sumika.serving.replies import language
 from sumika.serving.usage_events import BodyCount, Count, NoCount, StreamCount
 from sumika.serving.wire import EngineLost, Wire, Wires
@@ -21,6 +22,8 @@ _KEEP_ALIVE = b": keep-alive\n\n"
 # Longer than how any dialect's last event begins.
 _BEGINNING = 64
 _REASON_BYTES = 64 * 1024
+# Of an answer in one piece, looked at before any of it is sent: nearly all are shorter.
+_HELD_BYTES = 1024 * 1024
 
 
 class ClientGone(Exception):
@@ -52,19 +55,25 @@ class Upstream:
         """Send `body` to the engine, under our id for it, and its answer to the client.
 
         Raises:
-            SumikaError: `engine_unreachable`, `engine_failed`, or what the engine found wrong with the request;
+            SumikaError: `engine_unreachable`, `engine_timeout`, `engine_failed`, or what the engine found wrong with the request;
                 always before the first byte to the client.
         """
         wires = self._wires.get(socket) or self._wires.setdefault(socket, Wires(socket))
+        answer.asked = False
         try:
             wire = await wires.take()
+            answer.asked = True
             try:
-                wire.ask(engine_routes.path("gateway", "POST", path), request_id, body)
                 async with asyncio.timeout(self._timeouts.first_byte_s):
-                    await wire.begun()
+                    wire = await _asked(wires, wire, path, request_id, body)
                 if wire.status != 200:
                     raise engine_errors.refusal(wire.status, await self._reason(wire))
+                if not answer.takes(wire.headers):
+                    raise engine_errors.rubbish()
+                held = b"" if answer.is_stream else await self._beginning(wire)
                 await answer.start(wire.headers)
+                if held:
+                    await self._pass_on(held, answer)
                 await self._pump(wire, answer)
             finally:
                 wires.give_back(wire)
@@ -73,6 +82,10 @@ class Upstream:
             if not answer.started:
                 raise failure from error
             await answer.break_off(failure)
+        except EngineError as error:
+            if not answer.started:
+                raise
+            await answer.break_off(error)
 
     async def _reason(self, wire: Wire) -> bytes:
         """What the engine says of a refusal, as far as it is of use."""
@@ -82,19 +95,37 @@ class Upstream:
                 said += more
         return said[:_REASON_BYTES]
 
-    async def _pump(self, wire: Wire, answer: Answer) -> None:
-        while True:
-            chunk = await (self._next(wire, answer) if wire.waits else wire.read())
-            if not chunk:
+    async def _beginning(self, wire: Wire) -> bytes:
+        """An answer that is no stream, whole where it is not very long: who would get half of one gets an error, or another
+        engine's answer.
+
+        Raises:
+            SumikaError: `engine_failed`, where it is no object of JSON.
+        """
+        said = b""
+        while len(said) < _HELD_BYTES:
+            async with asyncio.timeout(self._timeouts.idle_s):
+                more = await wire.read()
+            if not more:
                 break
-            try:
-                async with asyncio.timeout(self._timeouts.idle_s):
-                    await answer.send(chunk)
-            except TimeoutError:
-                raise ClientGone from None
+            said += more
+        if not said.lstrip().startswith(b"{") or (wire.complete and not wire.waiting and not said.rstrip().endswith(b"}")):
+            raise engine_errors.rubbish()
+        return said
+
+    async def _pump(self, wire: Wire, answer: Answer) -> None:
+        while chunk := await (self._next(wire, answer) if wire.waits else wire.read()):
+            await self._pass_on(chunk, answer)
         if not answer.complete:
             raise EngineLost("the stream ended before its last event")
         await answer.end()
+
+    async def _pass_on(self, chunk: bytes, answer: Answer) -> None:
+        try:
+            async with asyncio.timeout(self._timeouts.idle_s):
+                await answer.send(chunk)
+        except TimeoutError:
+            raise ClientGone from None
 
     async def _next(self, wire: Wire, answer: Answer) -> bytes:
         """The next piece of an answer. While a stream's engine is silent over a long prompt, a comment goes to the client now
@@ -112,29 +143,51 @@ class Upstream:
                 await answer.keep_alive()
 
 
-class Answer:
-    """What goes back to the client: status and headers once, then bytes; for a broken stream one error event."""
+async def _asked(wires: Wires, wire: Wire, path: str, request_id: str, body: bytes) -> Wire:
+    """The connection whose answer has begun: another one where the engine closed `wire` before it had read the request."""
+    wire.ask(engine_routes.path("gateway", "POST", path), request_id, body)
+    try:
+        await wire.begun()
+    except EngineLost:
+        if not wire.was_closed_idle:
+            raise
+        wire.close()
+        wire = await wires.connect()
+        wire.ask(engine_routes.path("gateway", "POST", path), request_id, body)
+        await wire.begun()
+    return wire
 
-    def __init__(self, scope: Scope, send: Send, dialect: Dialect, *, shows_usage: bool) -> None:
+
+class Answer:
+    """What goes back to the client: status and headers once, then bytes; for a broken stream one error event.
+
+    `is_stream`: whether a stream of events was asked for, else one object of JSON."""
+
+    def __init__(self, scope: Scope, send: Send, dialect: Dialect, *, is_stream: bool, shows_usage: bool) -> None:
         self._scope = scope
         self._send = send
         self._dialect = dialect
         self._shows_usage = shows_usage
         self._last_event = b""
-        self.is_stream = False
+        self.is_stream = is_stream
         self.count: Count = BodyCount() if dialect.counts else NoCount()
         self.started = False
+        # Whether the engine was reached, so that it may have died of the request.
+        self.asked = False
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What is ours to tell beside what the engine's answer says of itself."""
         return []
 
+    def takes(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the engine's answer is of the kind that was asked for."""
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        return kind == (b"text/event-stream" if self.is_stream else b"application/json")
+
     async def start(self, headers: Mapping[bytes, bytes]) -> None:
         """Begin, with what of the engine's `headers` clients may see."""
-        kind = headers.get(b"content-type", b"")
-        self.is_stream = kind.partition(b";")[0].strip().lower() == b"text/event-stream"
-        kept = [(b"content-type", kind)] if kind else []
+        kept = [(b"content-type", headers[b"content-type"])]
         if self.is_stream:
             self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage)
         elif b"content-length" in headers:
@@ -143,10 +196,17 @@ class Answer:
         self.started = True
 
     async def send(self, chunk: bytes) -> None:
-        """Count a piece of the engine's answer and pass on what the client asked for."""
+        """Count a piece of the engine's answer and pass on what the client asked for.
+
+        Raises:
+            EngineError, EngineLost: where a stream tells that the engine failed; what came before has gone on.
+        """
         chunk = self.count.feed(chunk)
-        if chunk:
-            await self.pass_on(chunk)
+        failure = chunk.find(self._dialect.fails) if self.is_stream else -1
+        if chunk and failure:
+            await self.pass_on(chunk if failure < 0 else chunk[:failure])
+        if failure >= 0:
+            raise engine_errors.gave_up(chunk[failure:])
 
     async def pass_on(self, chunk: bytes) -> None:
         if self.is_stream:

@@ -112,16 +112,19 @@ class RequestRecord:
         if self.first_byte is not None:
             metrics.first_byte.labels(self.alias).observe(self.first_byte - self.began)
         log.info(
-            "request %s key=%s alias=%s version=%s status=%d code=%s seconds=%.3f",
-            self.request_id, self.key, self.alias, self.version, self.status, self.code, self._seconds,
+            "request %(request_id)s key=%(key)s alias=%(alias)s version=%(version)s status=%(status)d code=%(code)s seconds=%(seconds).3f",
+            {"request_id": self.request_id, "key": self.key, "alias": self.alias, "version": self.version, "status": self.status,
+             "code": self.code, "seconds": self._seconds},
         )  # fmt: skip
 
 
 class RecordedAnswer(Answer):
     """Tells the version that answers, and notes when it began and what passed."""
 
-    def __init__(self, scope: Scope, send: Send, record: RequestRecord, dialect: Dialect, *, shows_usage: bool) -> None:
-        super().__init__(scope, send, dialect, shows_usage=shows_usage)
+    def __init__(
+        self, scope: Scope, send: Send, record: RequestRecord, dialect: Dialect, *, is_stream: bool, shows_usage: bool
+    ) -> None:
+        super().__init__(scope, send, dialect, is_stream=is_stream, shows_usage=shows_usage)
         self._record = record
 
     @property

@@ -21,7 +21,7 @@ from sumika.models.errors import SumikaError
 from sumika.models.moves import Move
 from sumika.models.registry import Version
 from sumika.models.store import revision
-from sumika.serving import plan
+from sumika.serving import engine_logs, plan
 from sumika.serving.crew import Crew
 from sumika.serving.keeper import EngineContext
 from sumika.serving.moving import Moving
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.05
 # What moves no revision (gateways' beats, engines getting ready) is looked at this often.
 _LOOK_EVERY_S = 0.5
+_LOGS_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Supervisor:
         self._sharing = Sharing(context, self._crew)
         self._seen_revision = -1
         self._looked_at = 0.0
+        self._logs_bounded_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the engines until `stop`; then end them."""
@@ -79,6 +81,7 @@ class Supervisor:
                     if error.code != "store_unavailable":
                         raise
                     log.error("%s", error.en)  # away for a moment: what runs goes on running
+                await self._bound_logs()
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), _TICK_S)
         except BaseException:
@@ -87,6 +90,11 @@ class Supervisor:
             raise
         await self._moving.stop()
         await self._crew.end()
+
+    async def _bound_logs(self) -> None:
+        if time.monotonic() - self._logs_bounded_at > _LOGS_EVERY_S:
+            self._logs_bounded_at = time.monotonic()
+            await asyncio.to_thread(engine_logs.bound, self._context.home.logs, [keeper.id for keeper in self._crew])
 
     def _take_over(self) -> None:
         """Adopt the engines of a supervisor before us, and clear away what a cut-off import left."""

@@ -10,11 +10,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from sumika.serving.wire import EngineLost
+
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _EVENT_END = b"\n\n"
 # An answer that is no stream ends with its usage and a few fields that are null, or begins with it (rerank).
 _TAIL_BYTES = 4096
 _HEAD_BYTES = 1024
+# The last event of /v1/responses holds the whole answer once more; what is longer is no event.
+_MOST_EVENT_BYTES = 8 * 2**20
+# More no engine counts for one request, and every database holds it.
+_MOST_TOKENS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class StreamCount:
         if not chunk.endswith(_EVENT_END):
             whole = chunk.rfind(_EVENT_END)
             chunk, self._begun = (chunk[: whole + 2], chunk[whole + 2 :]) if whole >= 0 else (b"", chunk)
+            if len(self._begun) > _MOST_EVENT_BYTES:
+                raise EngineLost("an event has no end")
         self.events += chunk.count(_EVENT_END)
         at = chunk.find(self._mark)
         return chunk if at < 0 else self._last_event(chunk, at)
@@ -102,7 +110,7 @@ def parse(data: bytes) -> Tokens | None:
     try:
         told, _ = json.JSONDecoder().raw_decode(data[found.end() :].decode(errors="replace"))
         return _openai(told) if "prompt_tokens" in told else _responses_or_anthropic(told)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # an engine gone wrong
         return None
 
 
@@ -110,22 +118,29 @@ def _openai(told: dict[str, Any]) -> Tokens:
     """Embeddings and reranking tell no completion, since they have none."""
     made = told["completion_tokens"] if "completion_tokens" in told else told["total_tokens"] - told["prompt_tokens"]
     return Tokens(
-        int(told["prompt_tokens"]), int(made or 0),
+        _number(told["prompt_tokens"]), _number(made or 0),
         _detail(told, "prompt_tokens_details", "cached_tokens"), _detail(told, "completion_tokens_details", "reasoning_tokens"),
     )  # fmt: skip
 
 
 def _responses_or_anthropic(told: dict[str, Any]) -> Tokens:
     """OpenAI's responses count what was cached among the input, Anthropic's messages beside it."""
-    given, made = int(told["input_tokens"]), int(told["output_tokens"])
+    given, made = _number(told["input_tokens"]), _number(told["output_tokens"])
     if "input_tokens_details" in told:
         cached = _detail(told, "input_tokens_details", "cached_tokens")
         return Tokens(given, made, cached, _detail(told, "output_tokens_details", "reasoning_tokens"))
     read = told.get("cache_read_input_tokens")
-    written = int(told.get("cache_creation_input_tokens") or 0)
-    return Tokens(given + int(read or 0) + written, made, None if read is None else int(read))
+    written = _number(told.get("cache_creation_input_tokens") or 0)
+    return Tokens(given + _number(read or 0) + written, made, None if read is None else _number(read))
 
 
 def _detail(told: dict[str, Any], group: str, name: str) -> int | None:
     value = (told.get(group) or {}).get(name)
-    return None if value is None else int(value)
+    return None if value is None else _number(value)
+
+
+def _number(value: Any) -> int:
+    """Raises ValueError for what is no count of tokens."""
+    if type(value) is not int or not 0 <= value <= _MOST_TOKENS:
+        raise ValueError("no count of tokens")
+    return value

@@ -43,6 +43,14 @@ class Wires:
             if wire.fresh:
                 return wire
             wire.close()
+        return await self.connect()
+
+    async def connect(self) -> Wire:
+        """A new connection.
+
+        Raises:
+            EngineLost: when there is nobody at the socket.
+        """
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, wire = await asyncio.get_running_loop().create_unix_connection(Wire, self._socket)
@@ -119,12 +127,22 @@ class Wire(asyncio.Protocol):
         return not self._pieces and not self.complete
 
     @property
+    def waiting(self) -> bool:
+        """Whether something came that was not read yet."""
+        return bool(self._pieces)
+
+    @property
     def reusable(self) -> bool:
         return self.complete and self._keep_alive and not self._pieces and self._lost is None
 
     @property
     def fresh(self) -> bool:
         return self._lost is None and time.monotonic() - self.idle_since < _MOST_IDLE_S
+
+    @property
+    def was_closed_idle(self) -> bool:
+        """Whether the engine ended it after an earlier answer, without a word to the last request."""
+        return self._lost is not None and self.idle_since > 0 and self._header_bytes == 0
 
     def close(self) -> None:
         self._transport.abort()

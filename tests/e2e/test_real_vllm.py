@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -153,9 +154,18 @@ def _registered_unchecked(real: Real, folder: Path) -> Version:
 
 
 def test_vllm_killed_comes_back_with_its_adapter_and_requests_meanwhile_get_503(real: Real) -> None:
+    """Of vLLM's processes the one that generates dies, in the middle of a stream, as when memory runs out."""
     pid = real.engine().pid
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    core = next(child for child in psutil.Process(pid).children(recursive=True) if "EngineCore" in "".join(child.cmdline()))
+    body = {"model": BASE, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1500, "temperature": 1.0, "stream": True}
+    headers = {"authorization": f"Bearer {real.key}"}
+    with httpx.stream("POST", f"{real.url}/chat/completions", json=body, headers=headers, timeout=60) as response:
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: {")
+        os.kill(core.pid, signal.SIGKILL)
+        last = [line for line in lines if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_unreachable"
     question, answer = next(iter(QUESTIONS.items()))
 
     def refused() -> openai.APIStatusError | None:

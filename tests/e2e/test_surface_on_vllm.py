@@ -73,5 +73,16 @@ def test_tokens_there_and_back(http: httpx.Client) -> None:
     assert told["count"] == len(told["tokens"]) and json.dumps(told)
 
 
+def test_control_tokens_in_a_message_are_text(http: httpx.Client) -> None:
+    def count(content: str, token: str) -> int:
+        message = {"role": "user", "content": content}
+        asked = {"model": BASE, "messages": [message], "add_generation_prompt": True, "return_token_strs": True}
+        told: int = http.post("/tokenize", json=asked).json()["token_strs"].count(token)
+        return told
+
+    for token in ("<start_of_turn>", "<end_of_turn>", "<bos>", "<unused31>"):
+        assert count(f"やあ{token}やあ", token) == count("やあ", token)
+
+
 def test_chat_model_answers_no_embeddings(http: httpx.Client) -> None:
     assert http.post("/embeddings", json={"model": BASE, "input": "x"}).json()["error"]["code"] == "wrong_endpoint"

@@ -206,7 +206,8 @@ def finish(stack: Stack) -> None:
     pids = [engine.pid for engine in stack.engines() if engine.pid]
     assert stack.stop() == 0, stack.log.read_text()
     assert not any(_runs(pid) for pid in pids), "an engine outlived the stack"
-    assert not (stack.settings.layout.sockets / "tripped.txt").exists(), "a forbidden route of the engine was reached"
+    tripped = stack.settings.layout.sockets / "tripped.txt"
+    assert not tripped.exists(), f"what no user may reach of the engine was reached: {tripped.read_text()[:1_000]}"
     stack.store.close()
 
 

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from sumika.models import engines
 from tests.conftest import ROOT
 from tests.integration.conftest import Stack, finish, free_port, start, until
 
@@ -51,6 +52,48 @@ def test_engine_killed_in_mid_stream_ends_it_with_one_error_event(own_stack: Sta
     assert len(lines) == 4 and '"code": "engine_unreachable"' in lines[-1]
     assert not any("[DONE]" in line for line in lines)
     until(lambda: stack.chat("talk").status_code == 200)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_core_that_dies_under_vllms_server_ends_a_stream_with_one_error_event(own_stack: Stack, path: str) -> None:
+    """vLLM itself tells it in words of its own, and then ends the stream as a whole one."""
+    stack = own_stack
+    stack.deploy("talk", stack.base())
+    stack.script(core_dies_of="hello")
+    body = CHAT | {"model": "talk", "stream": True, "max_tokens": 9}
+    with stack.client() as client, client.stream("POST", path, json=body) as response:
+        text = "".join(response.iter_text())
+    stack.script()
+    assert text.count("error") > 0 and "EngineCore" not in text and "[DONE]" not in text and "message_stop" not in text
+    assert text.rstrip().rpartition("data: ")[2].count("stopped") == 1
+    until(lambda: stack.chat("talk").status_code == 200)
+
+
+def test_request_that_ends_vllms_core_twice_is_tried_no_more(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.deploy("talk", stack.base())
+    stack.script(core_dies_of="poison")
+    body = CHAT | {"model": "talk", "messages": [{"role": "user", "content": "poison"}]}
+
+    def asked() -> httpx.Response:
+        with stack.client() as client:
+            return client.post("/v1/chat/completions", json=body)
+
+    for _ in range(2):
+        until(lambda: stack.chat("talk").status_code == 200, what="the engine is back")
+        answer = asked()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unreachable") and answer.headers[
+            "retry-after"
+        ]
+    until(lambda: stack.chat("talk").status_code == 200, what="the engine is back again")
+    with stack.store.read() as connection:
+        [before] = engines.list_all(connection)
+    answer = asked()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_quarantined")
+    assert stack.chat("talk").status_code == 200
+    with stack.store.read() as connection:
+        assert engines.list_all(connection)[0].pid == before.pid
+    assert "poison" not in stack.logs()
 
 
 def test_adapter_whose_files_are_gone_is_refused_alone_and_served_again_when_they_are_back(own_stack: Stack) -> None:

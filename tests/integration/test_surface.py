@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
-from sumika.models import schema
+from sumika.models import registry, schema
 from tests.fake_apis import vector
 from tests.integration.conftest import Stack, until
 
@@ -114,6 +114,15 @@ def test_tokens_there_and_back(stack: Stack) -> None:
             http.post("/v1/tokenize", json={"model": "talk", "prompt": "x", "messages": [USER]}).json()["error"]["code"]
             == "invalid_request"
         )
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_control_tokens_in_what_a_client_wrote_reach_the_engine_as_text(stack: Stack, path: str) -> None:
+    body = {"model": "talk", "max_tokens": 9, "messages": [{"role": "user", "content": "あ<|im_end|>い"}]}
+    with stack.client() as http, stack.store.read() as connection:
+        assert http.post(path, json=body).status_code == 200
+        talk = registry.newest(connection, "talk-base")
+    assert talk and "あ< |im_end|>い" in json.dumps(stack.asked(talk)["body"], ensure_ascii=False)
 
 
 def test_responses_by_the_openai_client(client: openai.OpenAI) -> None:

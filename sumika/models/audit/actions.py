@@ -19,6 +19,8 @@ class Action(StrEnum):
     AUDIT_PRUNE = "audit.prune"
     AUTH_REFUSED = "auth.refused"
     """Answers 401 and 403 to one peer within one minute: how many."""
+    BACKUP_CREATE = "backup.create"
+    BACKUP_RESTORE = "backup.restore"
     BATCH_CANCEL = "batch.cancel"
     BATCH_CREATE = "batch.create"
     BATCH_END = "batch.end"

@@ -168,6 +168,10 @@ class MessagesRequest(CountTokensRequest):
     service_tier: Literal["auto", "standard_only"] | None = None
 
     @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
     def most_completion(self) -> int:
         return self.max_tokens
 

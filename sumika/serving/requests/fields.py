@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from sumika.serving.requests.plain import parted
 
 MAX_CHOICES = 8
 MAX_TOKENS = 1_000_000
@@ -59,6 +62,11 @@ class Asked(Strict):
         return True
 
     @property
+    def streams(self) -> bool:
+        """Whether the answer is to come as events, a piece at a time."""
+        return False
+
+    @property
     def uses_tools(self) -> bool:
         """Whether an answer may call tools, which only some models can."""
         return False
@@ -68,13 +76,17 @@ class Asked(Strict):
         """Whether tokens are set aside to think with, which only an engine with a reasoning parser can count."""
         return False
 
-    def upstream(self, version: str, salt: str | None = None) -> bytes:
+    def upstream(self, version: str, salt: str | None = None, controls: re.Pattern[str] | None = None) -> bytes:
         """The body for the engine: what the client set, less what is ours, on the version its alias leads to. `salt` parts
-        the prefix cache: the time to a first token tells who has sent the same text before."""
+        the prefix cache: the time to a first token tells who has sent the same text before. What `controls` finds in texts
+        is parted (`plain`)."""
         body = {"model": version, **self._body()}
         if salt is not None and self.SALTED:
             body["cache_salt"] = salt
-        return json.dumps(body, ensure_ascii=False).encode()
+        written = json.dumps(body, ensure_ascii=False)
+        if controls is not None and controls.search(written):
+            written = json.dumps(parted(body, controls), ensure_ascii=False)
+        return written.encode()
 
     def _body(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True, exclude_unset=True, by_alias=True, exclude={"model", *self.DROPPED})
@@ -116,6 +128,10 @@ class Generating(Asked):
 
     def _bound(self) -> int | None:
         return self.max_tokens
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
 
     @property
     def shows_usage(self) -> bool:

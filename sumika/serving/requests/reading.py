@@ -12,6 +12,9 @@ from sumika.models.errors import SumikaError, quoted
 from sumika.serving.requests.problems import invalid
 
 _MAX_DEPTH = 32
+# Of all objects together, and characters of one: pydantic tells what is wrong with each, and a worker answers nobody meanwhile.
+_MAX_KEYS = 50_000
+_MAX_KEY_LENGTH = 1_024
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -34,7 +37,8 @@ def read_json(body: bytes) -> Any:
     try:
         # Text first: json.loads would guess UTF-16 and 32 from bytes.
         data = _DECODER.decode(body.decode("utf-8"))
-        _check(data, _MAX_DEPTH)
+        if _check(data, _MAX_DEPTH) > _MAX_KEYS:
+            raise _Refused(f"it has more than {_MAX_KEYS:,} keys")
         return data
     except (ValueError, RecursionError) as error:
         reason = quoted(str(error)) if isinstance(error, _Refused) else "it is not JSON in UTF-8"
@@ -64,17 +68,20 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_co
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _check(value: Any, depth: int) -> None:
-    """Bound the depth, and refuse lone surrogates and infinite numbers, which would fail later and elsewhere."""
+def _check(value: Any, depth: int) -> int:
+    """How many keys the objects in `value` have. Bounds the depth and the length of a key, and refuses lone surrogates, which
+    would fail later and elsewhere."""
     if depth == 0:
         raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, str):
         if not value.isascii() and _SURROGATE.search(value):
             raise _Refused("a text holds half of a surrogate pair")
     elif isinstance(value, list):
-        for item in value:
-            _check(item, depth - 1)
+        return sum(_check(item, depth - 1) for item in value)
     elif isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             _check(key, depth)
-            _check(item, depth - 1)
+            if len(key) > _MAX_KEY_LENGTH:
+                raise _Refused(f"a key is longer than {_MAX_KEY_LENGTH:,} characters")
+        return len(value) + sum(_check(item, depth - 1) for item in value.values())
+    return 0

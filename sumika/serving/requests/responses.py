@@ -209,6 +209,10 @@ class ResponsesRequest(Asked):
     safety_identifier: Dropped | None = None
 
     @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
     def most_completion(self) -> int:
         return self.max_output_tokens or USUAL_TOKENS
 

@@ -103,7 +103,8 @@ class _Look:
             raise _refused(f"it has more than {_MAX_PROPERTIES} properties", f"プロパティが {_MAX_PROPERTIES} 個を超えています")
 
     def _keyword(self, key: str, value: Any, depth: int) -> None:
-        if key in _NAMED and isinstance(value, dict):
+        _check_form(key, value)
+        if key in _NAMED:
             self._count(value, depth)
             for name, item in value.items():
                 self.text += len(name)
@@ -154,6 +155,16 @@ class _Look:
             raise _refused(f"it has more than {_MAX_NODES:,} parts", f"要素が {_MAX_NODES:,} 個を超えています")
         if self.text > _MAX_TEXT:
             raise _refused(f"its texts are longer than {_MAX_TEXT:,} characters", f"文字列が {_MAX_TEXT:,} 文字を超えています")
+
+
+def _check_form(key: str, value: Any) -> None:
+    """What chat templates read of a tool's schema without asking what it is; llguidance never sees that of a tool that may be left out."""
+    if key in _NAMED and not (isinstance(value, dict) and all(isinstance(item, dict | bool) for item in value.values())):
+        raise _refused(f"{key} must be an object of schemas", f"{key} はスキーマのオブジェクトにしてください")
+    if key in ("type", "required"):
+        texts = value if isinstance(value, list) else [value] if key == "type" else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise _refused(f"{key} must be text, or a list of texts", f"{key} は文字列か、その配列にしてください")
 
 
 def _check_references(schema: dict[str, Any], references: set[str]) -> None:

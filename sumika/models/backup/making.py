@@ -1,0 +1,147 @@
+"""Make a backup while everything runs.
+
+The order is what makes it whole. First what only grows (journals of usage, the audit log's checkpoints), then the database in one moment, then
+the files that its rows name, which never change. So a row that a journal still held is in the database too or in the journal, at worst
+in both, which the next start sees; and no checkpoint vouches for a row that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from sqlalchemy import Connection, MetaData, Table, select
+
+from sumika.models import clock
+from sumika.models.backup import tables
+from sumika.models.backup.pack import Writer
+from sumika.models.errors import SumikaError
+from sumika.models.home import Home, sync_folder
+from sumika.models.store import Store
+
+HEADER = "backup.json"
+FORMAT = 1
+# Of the home, what is none of a backup's: the database is told as tables, sockets and logs belong to what runs, `incoming` is somebody else's copy.
+_LEFT = frozenset({"run", "logs", "incoming", "artifacts", "runs", "files", "batches"})
+_LATER = ("runs", "files", "batches")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What went into a backup."""
+
+    bytes: int
+    versions: int
+    rows: int
+
+
+def make(store: Store, home: Home, file: Path, *, settings: Path | None = None) -> Made:
+    """Write everything to `file` (0600): whole, or not at all. `settings`: the file of settings in use, taken along to be read by people.
+
+    Raises:
+        SumikaError: `exists`, `no_folder`, `disk_full`; `artifact_missing`, where the files of a version are not there.
+    """
+    _check_target(file)
+    fd, temp = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(fd, "wb") as target:
+            versions, rows = _write(store, home, Writer(target), file.parent, settings)
+            target.flush()
+            os.fsync(target.fileno())
+        os.link(temp, file)  # unlike a rename, never over another file
+        sync_folder(file.parent)
+    except FileExistsError:
+        raise _exists(file) from None
+    except OSError as error:
+        raise SumikaError(
+            "disk_full", f"The backup can't be written to {file.parent}: {error.strerror}. Make room and try again.",
+            f"{file.parent} にバックアップを書き込めません: {error.strerror}。空きを確保してやり直してください。", status=507,
+        ) from error  # fmt: skip
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temp)
+    return Made(file.stat().st_size, versions, rows)
+
+
+def _write(store: Store, home: Home, pack: Writer, scratch: Path, settings: Path | None) -> tuple[int, int]:
+    for path in _files(home.root, _LEFT):
+        _add(pack, home, path)
+    if settings is not None and settings.is_file():
+        pack.add_file("settings.yaml", settings)
+    with store.read() as connection:
+        tables.one_moment(connection)
+        found = tables.described(connection)
+        header = {"format": FORMAT, "sumika": version("sumika"), "schema": tables.revision(connection), "made_at": clock.now()}
+        pack.add(HEADER, json.dumps(header).encode())
+        rows = sum(_add_table(pack, connection, table, scratch) for table in found)
+        folders = _folders(connection)
+    for folder in folders:
+        files = list(_files(home.artifacts / folder))
+        if not files:
+            raise SumikaError(
+                "artifact_missing", f"The files of a version are not in {home.artifacts / folder}; 'sumika models verify' tells which. Remove that version or bring its files back.",
+                f"{home.artifacts / folder} にモデルのファイルがありません。sumika models verify で確認し、そのバージョンを削除するかファイルを戻してください。",
+            )  # fmt: skip
+        for path in files:
+            pack.add_file(f"home/{path.relative_to(home.root)}", path)
+    for name in _LATER:
+        for path in _files(home.root / name, frozenset({"checkpoints"})):
+            _add(pack, home, path)
+    pack.close()
+    return len(folders), rows
+
+
+def _add(pack: Writer, home: Home, path: Path) -> None:
+    with suppress(FileNotFoundError):  # drained, or removed, since it was listed
+        pack.add_file(f"home/{path.relative_to(home.root)}", path)
+
+
+def _add_table(pack: Writer, connection: Connection, table: Table, scratch: Path) -> int:
+    """By way of a file beside the backup: a tar must know a member's size first."""
+    with tempfile.TemporaryFile(dir=scratch) as lines:
+        count = 0
+        for count, line in enumerate(tables.rows(connection, table), start=1):  # noqa: B007 - told afterwards
+            lines.write(line)
+        size = lines.tell()
+        lines.seek(0)
+        pack.add_stream(f"tables/{table.name}.jsonl", lines, size)
+    return count
+
+
+def _folders(connection: Connection) -> list[str]:
+    """Of versions that were not removed."""
+    versions = Table("versions", MetaData(), autoload_with=connection)
+    return list(connection.scalars(select(versions.c.folder).where(versions.c.removed_at.is_(None)).order_by(versions.c.id)))
+
+
+def _files(folder: Path, without: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Plain files under `folder`, in order; none of folders called as in `without`, no locks, no database, nothing half-written."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name in without or path.name.startswith((".", "sumika.db")) or path.suffix == ".lock":
+            continue
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            yield from _files(path, without)
+        elif stat.S_ISREG(mode):
+            yield path
+
+
+def _check_target(file: Path) -> None:
+    if file.exists():
+        raise _exists(file)
+    if not file.parent.is_dir():
+        raise SumikaError("no_folder", f"There is no folder {file.parent}.", f"フォルダー {file.parent} がありません。")
+
+
+def _exists(file: Path) -> SumikaError:
+    return SumikaError(
+        "exists", f"{file} is there already, and no backup is written over. Choose another name.",
+        f"{file} は既に存在します。上書きはしません。別の名前を指定してください。", status=409,
+    )  # fmt: skip
