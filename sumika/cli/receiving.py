@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -27,7 +28,8 @@ def register(app: typer.Typer) -> None:
 
 
 def receive() -> None:
-    """Read `{"record": ID, "path": …, "base": NAME@N or null, "role": …}` from standard input."""
+    """Read `{"record": ID, "path": …, "base": NAME@N or null, "role": …, "lock": FD}` from standard input. The lock is given back
+    as soon as the end is told: another import may begin then, and this process takes its time to go."""
     asked = json.loads(sys.stdin.read())
     records = Imports(load_settings().layout)
     one, told = records.get(asked["record"]), 0.0
@@ -46,6 +48,8 @@ def receive() -> None:
                     settings, store, one.name, Path(asked["path"]), asked["base"], with_reference=True, progress=progress
                 )
         except SumikaError as error:
-            records.keep(replace(one, state="failed", error={"code": error.code, "en": error.en, "ja": error.ja}))
-            return
-    records.keep(replace(one, state="done", version=str(version.ref)))
+            end = replace(one, state="failed", error={"code": error.code, "en": error.en, "ja": error.ja})
+        else:
+            end = replace(one, state="done", version=str(version.ref))
+    records.keep(end)
+    os.close(asked["lock"])

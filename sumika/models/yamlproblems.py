@@ -144,8 +144,8 @@ def suggestion(kind: type[BaseModel], loc: Key) -> Problem:
         close = difflib.get_close_matches(unknown, [path[-1] for path in paths], n=1, cutoff=cutoff)
         if close:
             found = next(path for path in paths if path[-1] == close[0])
-            what = f" {known[found]}" if known[found] else ""
-            return Problem(f"; did you mean '{dotted(found)}'?{what}", f"。「{dotted(found)}」のことですか?{what}")
+            what = f" {known[found]}" if known[found] else ""  # descriptions are in English alone
+            return Problem(f"; did you mean '{dotted(found)}'?{what}", f"。「{dotted(found)}」のことですか?")
     names = ", ".join(path[-1] for path in beside)
     return Problem(f"; known here: {names}", f"。使えるキー: {names}") if beside else Problem("", "")
 

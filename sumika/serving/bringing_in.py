@@ -44,12 +44,13 @@ class BringingIn:
             )  # fmt: skip
         one, lock = self._imports.begin(source, name, by.name)
         try:
-            await self._start({"record": one.id, "path": str(self._home.incoming / source), "base": base, "role": by.role}, lock)
+            asked = {"record": one.id, "path": str(self._home.incoming / source), "base": base, "role": by.role, "lock": lock}
+            await self._start(asked, lock)
         finally:
             os.close(lock)
         return one
 
-    async def _start(self, asked: dict[str, str | None], lock: int) -> None:
+    async def _start(self, asked: dict[str, str | int | None], lock: int) -> None:
         """The child inherits `lock` and so holds it until it ends, however it ends."""
         child = await asyncio.create_subprocess_exec(
             *_COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,

@@ -372,6 +372,18 @@ def test_page_is_reached_and_left_by_keys_alone(page: Page) -> None:
     expect(opener).to_be_focused()
 
 
+def test_renewed_part_leaves_who_goes_by_keys_where_they_are(page: Page) -> None:
+    for path, part, name in (("overview", "**/overview/live", "sakura-faq"), ("training", "**/console/training", "eigyo-mail")):
+        page.goto(f"/console/{path}")
+        link = page.locator("#main").get_by_role("link", name=name, exact=True).first
+        link.focus()
+        page.evaluate("document.activeElement.dataset.before = 'yes'")
+        with page.expect_response(part):
+            pass
+        expect(page.locator("[data-before]")).to_have_count(0)
+        expect(link).to_be_focused()
+
+
 def test_audit_is_searched_verified_and_exported(page: Page, world: World, tmp_path: Path) -> None:
     page.goto("/console/audit?action=alias")
     expect(page.get_by_role("row").filter(has_text="alias.deploy").first).to_be_visible()

@@ -39,7 +39,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.get("")
     async def list_jobs(request: Request, who: Asker, after: str = "", limit: int = ROWS) -> Response:
         found = await api.get(who, "/jobs", after=after, limit=limit)
-        return pages.show(request, "training.html", jobs=found["data"], next=found["next"])
+        return pages.show(request, "training.html", jobs=found["data"], next=found["next"], over=OVER)
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: int = 0, b: int = 0) -> Response:

@@ -6,6 +6,8 @@ const words = (element) => element.dataset.words.split("|");
 const short = new Intl.NumberFormat(document.documentElement.lang, { notation: "compact", maximumFractionDigits: 1 });
 const LINES = ["--accent", "--chart-2", "--good", "--bad", "--warn", "--muted"];
 const GRID = 46;
+// Steps of an axis that counts things.
+const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((n) => n * 10 ** power));
 
 const axis = (more = {}) => ({
   stroke: colour("--muted"), font: `11px ${colour("--sans")}`, ticks: { show: false }, grid: { stroke: colour("--line"), width: 1 }, size: 30, ...more,
@@ -53,7 +55,7 @@ function activity(group) {
       if (plots.has(element)) plots.get(element).setData(data);
       else {
         const series = words(element).map((word, n) => line(word, element.dataset.figure === "requests" && n ? 3 : 0, n ? {} : { spanGaps: true, fill: `${colour("--accent")}18` }));
-        plots.set(element, draw(element, data, { series, x: { values: clock, value: (_, v) => (v ? clock(null, [v])[0] : "–") } }));
+        plots.set(element, draw(element, data, { series, x: { values: clock, value: (_, v) => (v ? clock(null, [v])[0] : "–") }, y: element.dataset.figure === "requests" ? { incrs: WHOLE } : {} }));
       }
     }
   }

@@ -66,6 +66,20 @@ document.addEventListener("htmx:afterSwap", (event) => {
   event.detail.target.querySelector?.("[data-focus]")?.focus();
   toEnd();
 });
+// Who goes by keys stays where they are while a part of the page is renewed around them.
+const likeOf = (element) => {
+  const name = ["href", "data-opens", "aria-label"].find((one) => element.hasAttribute(one));
+  return name ? [...document.querySelectorAll(`#main [${name}="${CSS.escape(element.getAttribute(name))}"]`)] : [];
+};
+let held = null;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const active = document.activeElement;
+  held = event.detail.target.contains(active) ? { active, place: likeOf(active).indexOf(active) } : null;
+});
+document.addEventListener("htmx:afterSwap", () => {
+  if (held && !held.active.isConnected && document.activeElement === document.body) likeOf(held.active)[held.place]?.focus({ preventScroll: true });
+  held = null;
+});
 // The end of a log is what is new in it.
 function toEnd() {
   for (const log of document.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;
