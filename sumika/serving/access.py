@@ -129,6 +129,7 @@ TABLE: tuple[Rule, ...] = (
     Rule("GET", "/v1/models/{alias}", "models", ALL),
     Rule("GET", "/openapi.json", "models", ALL),
     Rule("GET", "/metrics", "metrics", ADMIN),
+    Rule("GET", "/metrics/engines", "metrics", ADMIN),
     Rule("GET", f"{_ADMIN_API}/me", "admin", ALL),
     Rule("GET", f"{_ADMIN_API}/keys", "admin", STAFF, _each([*_PAGE, "team"], STAFF)),
     Rule("POST", f"{_ADMIN_API}/keys", "admin", STAFF,

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -21,7 +20,6 @@ from starlette.types import ASGIApp, Scope
 
 from sumika import __version__
 from sumika.models.audit.witness import Witness
-from sumika.models.engines import STATES
 from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import Settings
@@ -42,6 +40,7 @@ from sumika.serving.last_used import LastUsed
 from sumika.serving.limiting.limiter import Limiter
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
+from sumika.serving.monitoring import routes as exposing
 from sumika.serving.oidc import login
 from sumika.serving.oidc.authenticator import TokenAuthenticator
 from sumika.serving.oidc.fetching import Outside
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 1.0
 _READY_AGAIN_S = 5
 
 
@@ -88,7 +86,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         directory.refresh()
         polling = asyncio.create_task(directory.run())
-        looking = asyncio.create_task(_keep_looking(gateway))
+        looking = asyncio.create_task(exposing.keep_looking(gateway))
         recording = asyncio.create_task(recorder.run())
         counting = asyncio.create_task(metering.run())
         noting = asyncio.create_task(used.run())
@@ -141,6 +139,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     _add_models(app, gateway)
     _add_document(app)
     _add_operations(app, gateway)
+    app.include_router(exposing.router(gateway, store, settings.layout))
     administering = admin.router(store, settings)
     app.include_router(administering)
     app.include_router(
@@ -217,31 +216,6 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
                 retry_after=_READY_AGAIN_S,
             )
         return {"status": "ready"}
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        _look_around(gateway)
-        return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _look_around(gateway: Gateway) -> None:
-    """What is not counted as it happens."""
-    directory, metrics = gateway.directory, gateway.metrics
-    for state in STATES:
-        rows = (row for rows in directory.snapshot.engines.values() for row in rows)
-        metrics.engines.labels(state).set(sum(row.state == state for row in rows))
-    metrics.queued.set(gateway.placing.queued)
-    running = Counter[str]()
-    for (_, version), count in directory.running.items():
-        running[version] += count
-    metrics.tell_running(running)
-
-
-async def _keep_looking(gateway: Gateway) -> None:
-    """For the worker that is asked for what all of them know."""
-    while True:
-        _look_around(gateway)
-        await asyncio.sleep(_LOOK_S)
 
 
 def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) -> None:

@@ -12,7 +12,8 @@ from typing import Literal
 User = Literal["gateway", "supervisor"]
 
 USED: dict[User, frozenset[tuple[str, str]]] = {
-    "gateway": frozenset(
+    "gateway": frozenset({("GET", "/metrics")})
+    | frozenset(
         ("POST", path)
         for path in (
             "/v1/chat/completions",

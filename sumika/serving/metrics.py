@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 UNKNOWN = "-"
 _FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -30,6 +31,14 @@ class Metrics:
         self.duration = Histogram(
             "sumika_request_seconds", "From request to the end of the answer", ["alias"],
             buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.tokens = Counter(
+            "sumika_tokens", "Tokens as the engines counted them: prompt (of which cached), completion (of which reasoning)", ["alias", "kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.token = Histogram(
+            "sumika_token_seconds", "Between two tokens of an answer that came as a stream, its mean", ["alias"],
+            buckets=_TOKEN_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.running = Gauge(
             "sumika_requests_running", "Requests under way", ["version"], registry=self.registry, multiprocess_mode="livesum"

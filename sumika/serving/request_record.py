@@ -19,7 +19,7 @@ from sumika.serving.limiting.limiter import Reservation, Standing
 from sumika.serving.limiting.refusals import RateLimited
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
-from sumika.serving.usage_events import Count, Tokens
+from sumika.serving.usage_events import Count, StreamCount, Tokens
 
 log = logging.getLogger("sumika.serving.inference")
 
@@ -111,11 +111,25 @@ class RequestRecord:
         metrics.duration.labels(self.alias).observe(self._seconds)
         if self.first_byte is not None:
             metrics.first_byte.labels(self.alias).observe(self.first_byte - self.began)
+        self._tell_tokens(metrics)
         log.info(
             "request %(request_id)s key=%(key)s alias=%(alias)s version=%(version)s status=%(status)d code=%(code)s seconds=%(seconds).3f",
             {"request_id": self.request_id, "key": self.key, "alias": self.alias, "version": self.version, "status": self.status,
              "code": self.code, "seconds": self._seconds},
         )  # fmt: skip
+
+    def _tell_tokens(self, metrics: Metrics) -> None:
+        tokens = self.tokens()
+        for kind, count in (
+            ("prompt", tokens.prompt),
+            ("cached", tokens.cached),
+            ("completion", tokens.completion),
+            ("reasoning", tokens.reasoning),
+        ):
+            if count:
+                metrics.tokens.labels(self.alias, kind).inc(count)
+        if self.first_byte is not None and isinstance(self.count, StreamCount) and (tokens.completion or 0) > 1:
+            metrics.token.labels(self.alias).observe((self.ended - self.first_byte) / ((tokens.completion or 0) - 1))
 
 
 class RecordedAnswer(Answer):

@@ -1,0 +1,1 @@
+"""What Prometheus is told beside what each worker counts as it happens."""
