@@ -224,9 +224,16 @@ class Fake:
         self.socket.with_suffix(".asked").write_text(json.dumps(told))
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            text=f'vllm:num_requests_running{{engine="0"}} {self.running}\nvllm:generation_tokens_total{{engine="0"}} {self.made}\n'
+        told = [
+            ("gauge", "num_requests_running", self.running), ("gauge", "num_requests_waiting", 0), ("gauge", "kv_cache_usage_perc", 0.25),
+            ("counter", "generation_tokens_total", self.made), ("counter", "prefix_cache_queries_total", self.made + 1),
+            ("counter", "prefix_cache_hits_total", self.made), ("gauge", "lora_requests_info", 1),
+        ]  # fmt: skip
+        lines = (
+            f'# TYPE vllm:{name} {kind}\nvllm:{name}{{engine="0",model_name="{self.base}"}} {value}\n'
+            for kind, name, value in told
         )
+        return web.Response(text="".join(lines))
 
     def weigh(self, awake: bool) -> None:
         """Tell what the GPU would: how much of it this engine takes."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import get_args
 
 import pynvml
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
@@ -104,8 +105,9 @@ def _moves(connection: Connection) -> Iterator[Metric]:
 def _jobs(connection: Connection, home: Home) -> Iterator[Metric]:
     found = jobs.list_all(connection)
     states = GaugeMetricFamily("sumika_jobs", "Training jobs by state", labels=["state"])
-    for state, count in Counter(job.state for job in found).items():
-        states.add_metric([state], count)
+    counted = Counter(job.state for job in found)
+    for state in get_args(jobs.State):
+        states.add_metric([state], counted[state])
     part = GaugeMetricFamily("sumika_job_progress_ratio", "How much of a running job is done", labels=["job"])
     rate = GaugeMetricFamily("sumika_job_tokens_per_second", "Tokens that a running job learns from in a second", labels=["job"])
     for job in (job for job in found if job.state == "running"):
