@@ -189,7 +189,7 @@ def start(work: Path, role: str = "up", **env: str) -> Stack:
     with log.open("ab") as file:
         process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", role], env=clean, stdout=file, stderr=file, cwd=ROOT)
     stack = Stack(settings, open_store(settings), process, log, work, clean)
-    until(lambda: _alive(stack), what=f"gateway; log:\n{log.read_text()}")
+    until(lambda: _alive(stack), within=120, what=f"gateway; log:\n{log.read_text()}")
     return stack
 
 
