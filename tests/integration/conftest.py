@@ -133,7 +133,7 @@ class Stack:
     def running(self, engine: EngineRow) -> int:
         with httpx.Client(transport=httpx.HTTPTransport(uds=engine.socket)) as client:
             text = client.get("http://engine/metrics").text
-        return int(next(line.split()[-1] for line in text.splitlines() if "num_requests_running" in line))
+        return int(next(line.split()[-1] for line in text.splitlines() if line.startswith("vllm:num_requests_running")))
 
     def role_pid(self, role: str) -> int:
         import psutil
