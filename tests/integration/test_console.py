@@ -45,7 +45,7 @@ def page(world: World, chromium: Browser) -> Iterator[Page]:
     """An administrator's; afterwards no script failed, nothing broke the policy, and nobody outside was asked."""
     context = browsers.context(chromium, world.stack.url)
     made, said = browsers.watched(context)
-    made.set_default_timeout(10_000)
+    made.set_default_timeout(30_000)
     sign_in(made, world.stack.admin_key)
     yield made
     assert said == [] and context.strangers == []  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ def test_version_is_exported_and_an_archive_imported(page: Page, world: World, t
         page.get_by_role("dialog").get_by_label("名前").fill(name)
         page.locator("#base").select_option("" if source.endswith(".sumika") else "gemma-3-270m@1")
         page.get_by_role("button", name="取り込みを始める").click()
-        expect(page.locator("#imports li").first).to_contain_text(ends, timeout=60_000)
+        expect(page.locator("#imports li").first).to_contain_text(ends, timeout=180_000)
         expect(page.locator("#imports .badge.busy")).to_have_count(0)
     assert world.stack.version("faq-copy@1").digest == world.second.digest
     assert acts(world.stack, "model.export")[0] == ("sakura-faq@2", "done", "admin")
@@ -232,7 +232,7 @@ def test_job_with_a_slip_is_told_its_line_and_a_good_one_is_queued(page: Page, w
     page.get_by_label("設定(YAML)").fill(text.replace("  dropout:", "  dropuot:"))
     page.get_by_role("button", name="検査して始める").click()
     found = page.locator("#found")
-    expect(found).to_contain_text("dropuot", timeout=60_000)
+    expect(found).to_contain_text("dropuot", timeout=180_000)
     expect(found).to_contain_text("行目")
     browsers.shoot(page, "job-problems-light")
     found.get_by_role("button").first.click()
@@ -241,15 +241,15 @@ def test_job_with_a_slip_is_told_its_line_and_a_good_one_is_queued(page: Page, w
     )
     page.get_by_label("設定(YAML)").fill(text)
     page.get_by_role("button", name="検査して始める").click()
-    page.wait_for_url(re.compile(r"/training/\d+$"), timeout=60_000)
+    page.wait_for_url(re.compile(r"/training/\d+$"), timeout=180_000)
     job_id = int(page.url.rsplit("/", 1)[1])
-    expect(page.locator("#log")).to_contain_text("step 3", timeout=30_000)
+    expect(page.locator("#log")).to_contain_text("step 3", timeout=120_000)
     with world.stack.store.read() as connection:
         queued = jobs.get(connection, job_id)
     assert queued.name == "slow" and config.load(world.home.runs / queued.run / "config.yaml").job.name == "slow"
     page.get_by_role("button", name="ジョブを中止").click()
     page.get_by_role("dialog").get_by_role("button", name="ジョブを中止").click()
-    expect(page.locator("#live .badge").first).to_have_text("中止", timeout=30_000)
+    expect(page.locator("#live .badge").first).to_have_text("中止", timeout=120_000)
 
 
 def test_key_is_made_shown_once_limited_rotated_and_revoked(page: Page, world: World) -> None:

@@ -71,7 +71,7 @@ class Comer:
     def __init__(self, chromium: Browser, stack: Stack, issuer: Issuer, lang: str = "ja") -> None:
         self._context = browsers.context(chromium, stack.url, lang=lang, issuer=issuer.url)
         self.page, self.said = browsers.watched(self._context)
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(30_000)
 
     def sign_in(self, who: str) -> Page:
         """By the button, the issuer's own page, and back."""

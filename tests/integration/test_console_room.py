@@ -35,6 +35,6 @@ def test_plan_tells_who_makes_room_and_when_nobody_can(tmp_path: Path) -> None:
         assert browsers.violations(page) == []
         plan.get_by_role("button", name="配備を始める").click()
         page.wait_for_url("**/moves/*")
-        expect(page.locator("#move")).to_contain_text(f"talk は {new.ref} になりました", timeout=30_000)
+        expect(page.locator("#move")).to_contain_text(f"talk は {new.ref} になりました", timeout=120_000)
         assert stack.served("talk") == str(new.ref) and said == []
     finish(stack)
