@@ -100,7 +100,7 @@ def test_who_died_before_the_clock_was_put_back_is_replaced_at_once(house: House
     house.step(-HOUR_S)
     os.kill(stack.process.pid, signal.SIGCONT)
     other = stack.base("other", seed=3)
-    until(lambda: stack.ended(stack.ask("talk", other), within=25).state == "done", what="a new supervisor acts")
+    until(lambda: stack.ended(stack.ask("talk", other), within=90).state == "done", within=90, what="a new supervisor acts")
     until(
-        lambda: [e.base_id for e in stack.engines()] == [other.id], within=25, what="the old engine is ended: no gateway holds it"
+        lambda: [e.base_id for e in stack.engines()] == [other.id], within=90, what="the old engine is ended: no gateway holds it"
     )

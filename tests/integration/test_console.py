@@ -29,7 +29,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     stack.deploy("gemma", made.base)
     stack.deploy("sakura-faq", made.first)
     made.fill()
-    yield made
+    with made.at_work():
+        yield made
     stack.script()
     finish(stack)
 
