@@ -80,14 +80,15 @@ def test_request_that_ends_vllms_core_twice_is_tried_no_more(own_stack: Stack) -
             return client.post("/v1/chat/completions", json=body)
 
     ended: set[int | None] = set()
+    told: list[tuple[int, str]] = []
     for _ in range(2):
         # Another one: vLLM's server outlives its core for a moment, and answers nobody any more.
         until(lambda: stack.engines()[0].pid not in ended and stack.chat("talk").status_code == 200, what="an engine is back")
         ended.add(stack.engines()[0].pid)
         answer = asked()
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unreachable") and answer.headers[
-            "retry-after"
-        ]
+        told.append((answer.status_code, answer.json()["error"]["code"]))
+    assert told[0] == (503, "engine_unreachable")
+    assert told[1] in (told[0], (400, "request_quarantined")), "the second time may be known before another engine is looked for"
     until(lambda: stack.engines()[0].pid not in ended and stack.chat("talk").status_code == 200, what="an engine is back again")
     with stack.store.read() as connection:
         [before] = engines.list_all(connection)
@@ -285,7 +286,7 @@ def test_stack_whose_starter_is_killed_ends_and_frees_the_port(own_stack: Stack)
     """As when a terminal is closed over `make demo`: nobody is left to press Ctrl-C."""
     port = free_port()
     env = os.environ | {"SUMIKA_HOME": str(own_stack.work / "second"), "SUMIKA_PORT": str(port)}
-    code = "import subprocess, sys, os, time; subprocess.Popen([sys.executable, '-m', 'sumika.cli.main', 'up', '--parent', str(os.getpid())]); time.sleep(60)"
+    code = "import subprocess, sys, os, time; subprocess.Popen([sys.executable, '-m', 'sumika.cli.main', 'up', '--parent', str(os.getpid())]); time.sleep(300)"
     starter = subprocess.Popen(
         [sys.executable, "-c", code], env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -296,10 +297,10 @@ def test_stack_whose_starter_is_killed_ends_and_frees_the_port(own_stack: Stack)
         except httpx.TransportError:
             return False
 
-    until(alive, what="the second stack")
+    until(alive, within=120, what="the second stack")
     starter.kill()
     starter.wait()
-    until(lambda: not alive(), what="the second stack ends")
+    until(lambda: not alive(), within=120, what="the second stack ends")
 
 
 def test_engine_whose_server_answers_but_that_generates_nothing_is_replaced(tmp_path: Path) -> None:
