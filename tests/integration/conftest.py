@@ -140,7 +140,7 @@ class Stack:
 
         def look() -> int | None:
             children = psutil.Process(self.process.pid).children()
-            return next((c.pid for c in children if role in c.cmdline()), None)
+            return next((c.pid for c in children if c.status() != psutil.STATUS_ZOMBIE and role in c.cmdline()), None)
 
         found: int = until(look, what=f"process of {role}")
         return found
