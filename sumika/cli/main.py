@@ -35,6 +35,7 @@ _GROUPS = {
     "archive": "signing",
     "audit": "audit",
     "db": "db",
+    "bundle": "bundle",
 }
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from sumika.models.errors import SumikaError
 from sumika.models.home import write_atomically
 from sumika.models.settings import Settings
+from sumika.models.tree import TREE
 
 HOME = Path("/var/lib/sumika")
 CONFIG = Path("/etc/sumika/sumika.yaml")
@@ -70,16 +71,16 @@ def install(settings: Settings, *, gpu: bool, root: Path = Path("/")) -> list[Wr
     written = [_write(path, text, 0o644) for path, text in texts.items()]
     config, environment = (root / path.relative_to("/") for path in (CONFIG, ENVIRONMENT))
     if not config.exists():
-        written.append(_write(config, _CONFIG.format(example=_tree() / "configs" / "sumika.yaml", home=HOME), 0o644))
+        written.append(_write(config, _CONFIG.format(example=TREE / "configs" / "sumika.yaml", home=HOME), 0o644))
     if not environment.exists():
         written.append(_write(environment, "# SUMIKA_DATABASE_URL=postgresql+psycopg://sumika:…@host/sumika\n", 0o600))
     return written
 
 
 def _words(settings: Settings, *, gpu: bool) -> Mapping[str, object]:
-    at_home = any(path.is_relative_to(home) for path in (Path(sys.prefix), _tree()) for home in ("/home", "/root"))
+    at_home = any(path.is_relative_to(home) for path in (Path(sys.prefix), TREE) for home in ("/home", "/root"))
     return {
-        "python": sys.executable, "home": HOME, "config": CONFIG, "environment": ENVIRONMENT, "docs": _tree() / "docs",
+        "python": sys.executable, "home": HOME, "config": CONFIG, "environment": ENVIRONMENT, "docs": TREE / "docs",
         "gateway_stop_s": round(settings.gateway.drain_timeout_s + _SLACK_S),
         "supervisor_stop_s": round(settings.engine.stop_timeout_s + _SLACK_S),
         "protect_home": "read-only" if at_home else "yes",
@@ -96,10 +97,6 @@ def _network(settings: Settings) -> str:
         return f"{_LOCAL}\nIPAddressAllow={ipaddress.ip_address(str(host))}"
     except ValueError:
         return "# The database is known by its name, so no address is denied: name it by its address in SUMIKA_DATABASE_URL and install again."
-
-
-def _tree() -> Path:
-    return Path(str(files("sumika"))).parent
 
 
 def _marked(text: str) -> str:

@@ -12,6 +12,7 @@ from sumika.models.errors import SumikaError, not_found, quoted
 from sumika.models.names import check_name
 from sumika.models.pooling import Pooling
 from sumika.models.tasks import Task
+from sumika.models.tree import shipped
 
 FOLDER = Path("configs/catalog")
 
@@ -172,14 +173,14 @@ class CatalogEntry(_Entry):
             )
 
 
-def entries(folder: Path = FOLDER) -> list[CatalogEntry]:
-    """Every entry, by id.
+def entries(folder: Path | None = None) -> list[CatalogEntry]:
+    """Every entry, by id; of the shipped catalog, where no folder is named.
 
     Raises:
         SumikaError: `bad_config`, for a file that does not fit or whose name is not its id; `bad_name`.
     """
     found = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted((folder or shipped(FOLDER)).glob("*.yaml")):
         entry = yamlfile.load(CatalogEntry, path)
         if entry.id != path.stem:
             raise yamlfile.config_error(path, [f"id is '{quoted(entry.id)}'; it must be the file's name, '{path.stem}'"])
@@ -188,7 +189,7 @@ def entries(folder: Path = FOLDER) -> list[CatalogEntry]:
     return found
 
 
-def find(entry_id: str, folder: Path = FOLDER) -> CatalogEntry:
+def find(entry_id: str, folder: Path | None = None) -> CatalogEntry:
     """The entry with this id or hub id.
 
     Raises:
@@ -202,7 +203,7 @@ def find(entry_id: str, folder: Path = FOLDER) -> CatalogEntry:
     raise not_found("catalog entry", "カタログ項目", entry_id, f"Known: {known}.", f"登録済み: {known}。")
 
 
-def get(entry_id: str, folder: Path = FOLDER) -> CatalogEntry:
+def get(entry_id: str, folder: Path | None = None) -> CatalogEntry:
     """The entry with this id or hub id, to be brought in and served.
 
     Raises:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from sumika.models import archive, archive_header, manifest, registry
+from sumika.models import archive, archive_header, manifest, registry, wholefile
 from sumika.models.archive_header import Header, Listed
 from sumika.models.artifacts import Progress
-from sumika.models.errors import SumikaError, not_found, quoted
-from sumika.models.home import Home, sync_folder
+from sumika.models.errors import SumikaError, quoted
+from sumika.models.home import Home
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.store import Store
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def export(
@@ -32,28 +26,14 @@ def export(
             version whose files are no longer as imported; `disk_full`.
     """
     header, pieces = outgoing(store, home, ref)
-    _check_target(file, archive.size(header), force=force)
-    fd, temp = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem[:32]}.", suffix=".part")
-    try:
-        with open(fd, "wb") as target:
-            done = 0
-            for piece in pieces:
-                target.write(piece)
-                done += len(piece)
-                if progress:
-                    progress(min(done, header.total), header.total)
-            target.flush()
-            os.fsync(target.fileno())
-        if not force and file.exists():
-            raise _exists(file)
-        os.replace(temp, file)
-        sync_folder(file.parent)
-    except BaseException as error:
-        with suppress(FileNotFoundError):
-            os.unlink(temp)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise _disk_full(file, archive.size(header), error.strerror) from error
-        raise
+    _check_name(file)
+    with wholefile.written(file, archive.size(header), force=force) as target:
+        done = 0
+        for piece in pieces:
+            target.write(piece)
+            done += len(piece)
+            if progress:
+                progress(min(done, header.total), header.total)
     return header
 
 
@@ -107,25 +87,13 @@ def _parts(version: Version, folder: Path, listed: Listed) -> Iterator[bytes]:
         raise _changed(version, listed.name) from None
 
 
-def _check_target(file: Path, needed: int, *, force: bool) -> None:
+def _check_name(file: Path) -> None:
     if file.suffix != archive.SUFFIX:
         raise SumikaError(
             "bad_archive",
             f"'{quoted(file.name)}' is no name for an archive: it must end in {archive.SUFFIX}, by which 'import' knows it.",
             f"アーカイブの名前は {archive.SUFFIX} で終わる必要があります(「{quoted(file.name)}」)。取り込み時にこれで見分けます。",
         )
-    if not file.parent.is_dir():
-        raise not_found(
-            "folder",
-            "フォルダー",
-            str(file.parent),
-            "Make it, or mount the disk.",
-            "作成するか、ディスクをマウントしてください。",
-        )
-    if os.path.lexists(file) and not (force and file.is_file()):
-        raise _exists(file)
-    if shutil.disk_usage(file.parent).free < needed:
-        raise _disk_full(file, needed)
 
 
 def _changed(version: Version, name: str) -> SumikaError:
@@ -134,24 +102,4 @@ def _changed(version: Version, name: str) -> SumikaError:
         f"{version.ref} is not as it was imported ({quoted(name)} differs) and can't be vouched for. 'sumika models verify {version.ref}' shows what changed; import it again.",
         f"{version.ref} は取り込み時のままではないため({quoted(name)} が異なります)、署名できません。sumika models verify {version.ref} で確認し、取り込み直してください。",
         status=409,
-    )
-
-
-def _exists(file: Path) -> SumikaError:
-    return SumikaError(
-        "exists",
-        f"'{quoted(str(file))}' is already there. Choose another name, or replace the file with --force.",
-        f"「{quoted(str(file))}」はすでにあります。別の名前にするか、--force で置き換えてください。",
-        status=409,
-    )
-
-
-def _disk_full(file: Path, needed: int, said: str | None = None) -> SumikaError:
-    free = shutil.disk_usage(file.parent).free
-    en, ja = (f" ({said})", f"({said})") if said else ("", "")
-    return SumikaError(
-        "disk_full",
-        f"The archive needs {needed / 2**30:.2f} GiB beside {file} and {free / 2**30:.2f} GiB are free{en}. Make room, or use a disk that takes files of this size (FAT32 takes 4 GiB).",
-        f"アーカイブには {needed / 2**30:.2f} GiB 必要ですが、{file} の場所の空きは {free / 2**30:.2f} GiB です{ja}。空きを作るか、この大きさのファイルを置けるディスクを使ってください(FAT32は4 GiBまで)。",
-        status=507,
     )

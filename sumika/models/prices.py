@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sumika.models import yamlfile
 from sumika.models.home import Home, write_atomically
 from sumika.models.settings import PRICES_FILE
+from sumika.models.tree import shipped
 
 _HOURS = 8_760
 _MILLION = 1_000_000
@@ -119,7 +120,7 @@ def load(file: Path) -> Prices:
 
 def current(home: Home) -> Prices:
     """Raises SumikaError `bad_config`."""
-    return load(home.prices if is_own(home) else PRICES_FILE)
+    return load(home.prices if is_own(home) else shipped(PRICES_FILE))
 
 
 def is_own(home: Home) -> bool:

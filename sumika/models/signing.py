@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from sumika.models import locks
+from sumika.models import locks, sshsig
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home, write_atomically
 from sumika.models.names import check_name
@@ -35,6 +35,15 @@ def sign(home: Home, data: bytes, purpose: bytes = ARCHIVE) -> bytes:
     """
     key = _own(home)
     return key.public_key().public_bytes_raw() + key.sign(purpose + data)
+
+
+def sign_for_ssh(home: Home, data: bytes, namespace: str) -> str:
+    """What `ssh-keygen -Y verify -n NAMESPACE` takes, for machines that have no Sumika yet.
+
+    Raises:
+        SumikaError: `bad_key`, when the key file is no Ed25519 key.
+    """
+    return sshsig.armored(_own(home), data, namespace)
 
 
 def check(home: Home, data: bytes, signature: bytes) -> str:

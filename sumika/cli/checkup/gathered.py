@@ -17,7 +17,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-import sumika
 from sumika.cli import bill
 from sumika.cli.checkup import counters, database, device, disk, duty, exposure, kernel, records, secrecy, software, weights
 from sumika.cli.checkup.finding import Finding, fail
@@ -28,10 +27,11 @@ from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.settings import DEFAULT_FILE, Settings
 from sumika.models.store import Store, alembic_config
+from sumika.models.tree import TREE
 from sumika.serving import plan, stack
 from sumika.serving.machine import Machine
 
-_CONSTRAINTS = Path(sumika.__file__).parents[1] / "constraints"
+_CONSTRAINTS = TREE / "constraints"
 _REDIS_TIMEOUT_S = 3
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 

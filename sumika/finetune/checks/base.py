@@ -21,6 +21,7 @@ from sumika.models.names import VersionRef
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
+from sumika.models.tree import shipped
 
 # What transformers calls a model that writes text. Others embed, rank or classify.
 _WRITES = re.compile(r"For(?:CausalLM|ConditionalGeneration)$|LMHeadModel$")
@@ -72,7 +73,7 @@ def check_rank(config: JobConfig, engine: EngineSettings, findings: Findings) ->
 
 def check_catalog(base: Version, findings: Findings) -> None:
     """What somebody found out about this base and vLLM, where its entry is at hand."""
-    file = catalog.FOLDER / f"{base.meta.get('catalog')}.yaml"
+    file = shipped(catalog.FOLDER) / f"{base.meta.get('catalog')}.yaml"
     if not file.is_file():
         return
     entry = yamlfile.load(catalog.CatalogEntry, file)

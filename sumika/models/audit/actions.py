@@ -25,6 +25,7 @@ class Action(StrEnum):
     BATCH_CREATE = "batch.create"
     BATCH_END = "batch.end"
     BASE_SCALE = "base.scale"
+    BUNDLE_CREATE = "bundle.create"
     DATA_AFFECTED = "data.affected"
     DATA_REPORT = "data.report"
     FILE_CREATE = "file.create"
