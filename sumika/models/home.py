@@ -77,6 +77,11 @@ class Home:
         return self.root / "audit.checkpoints"
 
     @property
+    def suspects(self) -> Path:
+        """Which requests ran when an engine ended; for the gateway workers, who may lose it."""
+        return self.root / "suspects"
+
+    @property
     def login_key(self) -> Path:
         """What seals sign-ins that are under way."""
         return self.root / "login.key"

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pysqlite3.dbapi2 as sqlite
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
-from sumika.models import schema, upgrades
+from sumika.models import schema
 from sumika.models.actor import UNNAMED, Actor
 from sumika.models.errors import SumikaError, quoted
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _BUSY_TIMEOUT_MS = 5_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -55,12 +57,25 @@ class Store:
         Raises:
             SumikaError: `newer_database`, `no_copy`, as `upgrades.upgrade`; `store_unavailable`.
         """
+        if self._schema() == _newest():
+            return
+        from sumika.models import upgrades  # here: Alembic takes a fifth of a start, and is seldom needed
+
         with self.migrating() as (connection, config):
             upgrades.upgrade(connection, config)
+
+    def _schema(self) -> str | None:
+        with self.read() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return version
 
     @contextmanager
     def migrating(self) -> Iterator[tuple[Connection, Config]]:
         """One transaction in which Alembic's commands may change the schema; others wait until it ends."""
+        from sumika.models import upgrades
+
         config = alembic_config()
         with _told(), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
             upgrades.wait_turn(connection)
@@ -73,9 +88,16 @@ class Store:
 
 def alembic_config() -> Config:
     """Where the migrations are."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     return config
+
+
+def _newest() -> str:
+    """The schema of this program, by the name of its last migration: mNNNN_what.py makes schema NNNN."""
+    return max(path.name for path in (_MIGRATIONS / "versions").glob("m*.py"))[1:5]
 
 
 def revision(connection: Connection) -> int:

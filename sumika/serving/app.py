@@ -52,6 +52,7 @@ from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.quarantine import Quarantine
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
+from sumika.serving.suspects import Suspects
 
 if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
@@ -76,7 +77,17 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     )
     shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, Quarantine())
+    gateway = Gateway(
+        limits,
+        directory,
+        Placing(directory, limits),
+        upstream,
+        metrics,
+        recorder,
+        metering,
+        limiter,
+        Quarantine(Suspects(settings.layout.suspects)),
+    )
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
     outside = Outside()

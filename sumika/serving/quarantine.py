@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ from dataclasses import dataclass
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.serving.process import ProcessId
+from sumika.serving.suspects import FORGOTTEN_AFTER_S, Suspects
 
 log = logging.getLogger(__name__)
 
 _MOST_DEATHS = 2
-_FORGOTTEN_AFTER_S = 600.0
-# Further ones push out the oldest.
-_MOST_SUSPECTS = 4_096
 # How long the next suspect waits for the one before.
 _ALONE_S = 2.0
 # An engine whose core died tells its requests so, and ends a little later.
@@ -45,12 +42,11 @@ class _Failed:
 
 
 class Quarantine:
-    """What one gateway worker knows: hashes of requests, nothing of what they say."""
+    """What one gateway worker does with its requests, by what all workers know."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, suspects: Suspects, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        # Which engines ended, and when the last did; the oldest first.
-        self._suspects: OrderedDict[bytes, tuple[frozenset[ProcessId], float]] = OrderedDict()
+        self._suspects = suspects
         self._failed: list[_Failed] = []
         self._one_by_one = asyncio.Lock()
 
@@ -84,11 +80,12 @@ class Quarantine:
         while looks and process.alive():
             looks -= 1
             await asyncio.sleep(_LOOK_S)
+        self._settle()  # the next worker that it goes to may be another
 
     def answered(self, body: Callable[[], bytes]) -> None:
         """A request was answered, so it kills no engine."""
         if self._suspects:
-            self._suspects.pop(_mark(body()), None)
+            self._suspects.clear(_mark(body()))
 
     def _settle(self) -> None:
         """See which engines have died meanwhile, and forget what is long ago."""
@@ -96,29 +93,23 @@ class Quarantine:
         alive = {process: process.alive() for process in {each.engine for each in self._failed}}
         for each in self._failed:
             if not alive[each.engine]:
-                self._suspect(each.mark, each.engine, now)
+                self._suspect(each.mark, each.engine)
             elif now - each.at < _DIES_WITHIN_S:
                 waiting.append(each)
         self._failed = waiting
-        while self._suspects and (len(self._suspects) > _MOST_SUSPECTS or self._oldest() < now - _FORGOTTEN_AFTER_S):
-            self._suspects.popitem(last=False)
+        self._suspects.refresh()
 
-    def _suspect(self, mark: bytes, engine: ProcessId, now: float) -> None:
-        ended, _ = self._suspects.pop(mark, (frozenset[ProcessId](), now))
-        self._suspects[mark] = (ended | {engine}, now)
-        if engine not in ended:  # the same text may have run there many times
-            log.warning("a request (%s) ran when an engine ended, for the %d. time", mark.hex()[:12], len(ended) + 1)
-
-    def _oldest(self) -> float:
-        return next(iter(self._suspects.values()))[1]
+    def _suspect(self, mark: bytes, engine: ProcessId) -> None:
+        if self._suspects.ran(mark, engine):  # the same text may have run there many times
+            log.warning("a request (%s) ran when an engine ended, for the %d. time", mark.hex()[:12], self._suspects.deaths(mark))
 
     def _check(self, mark: bytes) -> None:
-        if mark in self._suspects and len(self._suspects[mark][0]) >= _MOST_DEATHS:
+        if self._suspects.deaths(mark) >= _MOST_DEATHS:
             raise SumikaError(
                 "request_quarantined",
-                f"Engines ended {_MOST_DEATHS} times while they answered this request; it is not taken for {_FORGOTTEN_AFTER_S / 60:.0f} minutes. "
+                f"Engines ended {_MOST_DEATHS} times while they answered this request; it is not taken for {FORGOTTEN_AFTER_S / 60:.0f} minutes. "
                 "Change it, and tell your administrator.",
-                f"このリクエストの処理中にエンジンが {_MOST_DEATHS} 回停止したため、{_FORGOTTEN_AFTER_S / 60:.0f} 分間受け付けません。"
+                f"このリクエストの処理中にエンジンが {_MOST_DEATHS} 回停止したため、{FORGOTTEN_AFTER_S / 60:.0f} 分間受け付けません。"
                 "内容を変えて送るか、管理者に連絡してください。",
             )  # fmt: skip
 

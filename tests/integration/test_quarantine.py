@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from sumika.models import scales
-from tests.integration.conftest import Stack, until
+from tests.integration.conftest import Stack, finish, start, until
 
 POISON = "zq7poison"
 
@@ -18,9 +21,17 @@ def told(stack: Stack, text: str, **more: object) -> tuple[int, str]:
     return answer.status_code, "" if answer.status_code == 200 else answer.json()["error"]["code"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_request_that_kills_an_engine_twice_is_quarantined_and_others_are_served(own_stack: Stack, stream: bool) -> None:
-    stack = own_stack
+@pytest.fixture
+def with_workers(tmp_path: Path, valkey: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    started = start(tmp_path, SUMIKA_GATEWAY__WORKERS=str(request.param), SUMIKA_GATEWAY__LIMITS_URL=valkey)
+    yield started
+    finish(started)
+
+
+@pytest.mark.parametrize(("with_workers", "stream"), [(1, False), (3, True)], indirect=["with_workers"])
+def test_request_that_kills_an_engine_twice_is_quarantined_and_others_are_served(with_workers: Stack, stream: bool) -> None:
+    """Whichever gateway worker it comes to: each of these requests is a connection of its own."""
+    stack = with_workers
     base = stack.base()
     stack.deploy("talk", base)
     stack.script(poison=POISON)

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.serving.process import ProcessId
 from sumika.serving.quarantine import Quarantine
+from sumika.serving.suspects import Suspects
 
 
 class Clock:
@@ -44,7 +46,7 @@ async def goes(quarantine: Quarantine, body: bytes) -> None:
 
 async def test_request_under_which_two_engines_ended_is_refused_and_in_time_no_more() -> None:
     clock = Clock()
-    quarantine = Quarantine(clock)
+    quarantine = Quarantine(Suspects(None, clock), clock)
     await dies_under(quarantine, b"kills")
     await goes(quarantine, b"kills")
     await dies_under(quarantine, b"kills")
@@ -61,13 +63,13 @@ async def test_request_under_which_two_engines_ended_is_refused_and_in_time_no_m
 
 
 async def test_same_text_many_times_at_one_engine_ended_one_engine() -> None:
-    quarantine = Quarantine()
+    quarantine = Quarantine(Suspects(None))
     await dies_under(quarantine, *[b"same"] * 5)
     await goes(quarantine, b"same")
 
 
 async def test_request_that_failed_at_an_engine_that_lives_is_no_suspect() -> None:
-    quarantine = Quarantine()
+    quarantine = Quarantine(Suspects(None))
     row, process = engine()
     for _ in range(5):
         await quarantine.failed(b"x", row)
@@ -77,7 +79,7 @@ async def test_request_that_failed_at_an_engine_that_lives_is_no_suspect() -> No
 
 
 async def test_request_that_is_answered_is_a_suspect_no_more() -> None:
-    quarantine = Quarantine()
+    quarantine = Quarantine(Suspects(None))
     for _ in range(5):
         await dies_under(quarantine, b"bystander")
         await goes(quarantine, b"bystander")
@@ -85,7 +87,7 @@ async def test_request_that_is_answered_is_a_suspect_no_more() -> None:
 
 
 async def test_suspects_go_one_after_another_and_others_at_once() -> None:
-    quarantine = Quarantine()
+    quarantine = Quarantine(Suspects(None))
     await dies_under(quarantine, b"a", b"b")
     order: list[str] = []
 
@@ -103,3 +105,51 @@ async def test_suspects_go_one_after_another_and_others_at_once() -> None:
     assert order == ["a begins", "b begins", "b ends", "a ends"] and time.monotonic() - began < 5, (
         "a long one keeps nobody waiting"
     )
+
+
+async def test_what_one_worker_saw_all_know(tmp_path: Path) -> None:
+    file = tmp_path / "suspects"
+    one, other = Quarantine(Suspects(file)), Quarantine(Suspects(file))
+    await dies_under(one, b"kills")
+    await goes(one, b"kills")
+    await dies_under(other, b"kills")
+    await goes(other, b"other")
+    for worker in (one, other, Quarantine(Suspects(file))):
+        with pytest.raises(SumikaError):
+            await goes(worker, b"kills")
+    assert b"kills" not in file.read_bytes()
+
+
+async def test_who_is_cleared_by_one_worker_is_cleared_for_all(tmp_path: Path) -> None:
+    file = tmp_path / "suspects"
+    one, other = Quarantine(Suspects(file)), Quarantine(Suspects(file))
+    for _ in range(3):
+        await dies_under(one, b"bystander")
+        await goes(one, b"x")
+        await goes(other, b"bystander")
+        other.answered(lambda: b"bystander")
+
+
+def test_memory_of_suspects_stays_small_and_outlives_what_is_no_line_of_ours(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = 10_000
+    file = tmp_path / "suspects"
+    one, other = Suspects(file, clock), Suspects(file, clock)
+    for number in range(9_000):
+        one.ran(number.to_bytes(32, "big"), ProcessId(number, "1.00"))
+    assert file.stat().st_size < 2 * 2**20
+    with file.open("ab") as lines:
+        lines.write(b"nonsense\nran xyz 1 2 3\nran 00 1 2.00 \xff\nran " + b"ff" * 32 + b" 1 2.00 10000\nran half a li")
+    other.refresh()
+    one.refresh()
+    newest = (8_999).to_bytes(32, "big")
+    assert len(one) <= 4_096 and newest in one and newest in other and other.deaths(b"\xff" * 32) == 1
+    clock.now += 601
+    one.refresh()
+    assert len(one) == 0
+    assert Suspects(file, clock).deaths(newest) == 0
+    file.unlink()
+    one.refresh()
+    assert one.ran(newest, ProcessId(1, "1.00"))
+    other.refresh()
+    assert other.deaths(newest) == 1

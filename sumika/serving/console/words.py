@@ -22,7 +22,7 @@ class Words:
     def read(cls) -> Words:
         """Raises ValueError where a word lacks a language."""
         found: dict[str, tuple[str, str]] = {}
-        for group, words in yaml.safe_load(FILE.read_text(encoding="utf-8")).items():
+        for group, words in yaml.load(FILE.read_text(encoding="utf-8"), yaml.CSafeLoader).items():
             for name, both in words.items():
                 ja, en = both
                 found[f"{group}.{name}"] = (str(ja), str(en))
