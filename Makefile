@@ -56,9 +56,10 @@ test: install debian ## Everything: checks, unit, contract, integration, and end
 MINUTES ?= 30
 REQUESTS ?= 50000
 
-soak: install ## Half an hour of load, swaps and kills, and 50,000 hostile requests (MINUTES=, REQUESTS=)
+soak: install ## Half an hour of load, swaps and kills, 50,000 hostile requests, 10,000 accounted for (MINUTES=, REQUESTS=)
 	@SUMIKA_TEST_SOAK_MINUTES=$(MINUTES) $(PY) -m pytest -m soak tests/soak -s
 	@SUMIKA_TEST_FUZZ_REQUESTS=$(REQUESTS) $(PY) -m pytest tests/fuzz
+	@SUMIKA_TEST_USAGE_REQUESTS=10000 $(PY) -m pytest tests/integration/test_usage.py -k under_kill
 
 check: install ## ruff, mypy --strict, import rules
 	@.venv/bin/ruff check .

@@ -21,9 +21,10 @@ from tests.conftest import ROOT
 from tests.integration.conftest import Stack, finish, free_port, start, until
 
 CHAT = {"model": "talk", "messages": [{"role": "user", "content": "hello"}]}
-REQUESTS = 10_000
+# `make soak` sends 10,000.
+REQUESTS = int(os.environ.get("SUMIKA_TEST_USAGE_REQUESTS", 3_000))
 AT_ONCE = 16
-KILLS = 6
+KILLS = REQUESTS // 1_500
 # What docs/usage.md promises.
 WINDOW_S = 1.0
 
@@ -150,7 +151,7 @@ async def until_answered(gateway: Gateway, key: str, at: list[int]) -> dict[str,
     return answered
 
 
-def test_10000_requests_under_kill_lose_nothing_beyond_the_window(tmp_path: Path) -> None:
+def test_thousands_of_requests_under_kill_lose_nothing_beyond_the_window(tmp_path: Path) -> None:
     stack = start(tmp_path)
     stack.deploy("talk", stack.base())
     secret, key = stack.new_key()
