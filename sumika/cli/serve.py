@@ -25,8 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def up(parent: Parent = None) -> None:
     """Start the gateway and the engines; Ctrl-C drains and ends them."""
-    with opened() as (settings, _):
+    with opened() as (settings, store):
         log_to_stderr(settings)
+        store.check()
         output.say(
             f"Sumika on http://{settings.host}:{settings.port}/v1 — admin key in {settings.layout.admin_key}",
             f"Sumika: http://{settings.host}:{settings.port}/v1 — 管理者キーは {settings.layout.admin_key}",
@@ -56,4 +57,6 @@ def supervise(parent: Parent = None) -> None:
 
     with opened(SYSTEM) as (settings, store):
         log_to_stderr(settings)
+        if parent is None:  # else 'up' did
+            store.check()
         asyncio.run(supervisor_role.supervise(settings, store, parent))

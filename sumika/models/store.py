@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pysqlite3.dbapi2 as sqlite
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
 from sumika.models import schema
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _BUSY_TIMEOUT_MS = 5_000
+# How SQLite, and its driver, tell a file that holds what nobody wrote.
+_DAMAGED = (
+    "disk image is malformed",
+    "file is not a database",
+    "malformed database schema",
+    "unsupported file format",
+    "Could not decode to UTF-8",
+    "no such column",
+    "no such table",
+)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -37,14 +48,14 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with _told(), self.engine.connect() as connection, connection.begin():
+        with _told(self.engine), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self, *, quiet: bool = False, by: Actor | None = None) -> Iterator[Connection]:
         """A write transaction of `by`; `quiet` ones (heartbeats) leave the revision where it is."""
         options = {"sumika_write": True, "sumika_by": by or self._by}
-        with _told(), self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with _told(self.engine), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
             if not quiet:
                 connection.execute(update(schema.revision).values(n=schema.revision.c.n + 1))
@@ -64,6 +75,19 @@ class Store:
         with self.migrating() as (connection, config):
             upgrades.upgrade(connection, config)
 
+    def check(self) -> None:
+        """Look through the whole of SQLite's file, which takes seconds for each gigabyte; PostgreSQL looks after its own.
+
+        Raises:
+            SumikaError: `broken_database`; `store_unavailable`.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self.read() as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        if found != "ok":
+            raise _broken(self.engine, found)
+
     def _schema(self) -> str | None:
         with self.read() as connection:
             if not inspect(connection).has_table("alembic_version"):
@@ -77,7 +101,7 @@ class Store:
         from sumika.models import upgrades
 
         config = alembic_config()
-        with _told(), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+        with _told(self.engine), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
             upgrades.wait_turn(connection)
             config.attributes["connection"] = connection
             yield connection, config
@@ -105,14 +129,33 @@ def revision(connection: Connection) -> int:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn a database that can't be written or reached into a sentence that says what to do."""
+def _told(engine: Engine) -> Iterator[None]:
+    """Turn a database that can't be written or reached, or is damaged, into a sentence that says what to do."""
     try:
         yield
-    except OperationalError as error:
-        raise _unavailable(str(error.orig)) from error
+    except DatabaseError as error:
+        why = str(error.orig)
+        if any(words in why for words in _DAMAGED):
+            raise _broken(engine, why) from error
+        if isinstance(error, OperationalError):
+            raise _unavailable(why) from error
+        raise
+    except UnicodeDecodeError as error:  # of SQLite's own message, which quotes what it found
+        raise _broken(engine, "it holds what is no text") from error
     except NoConnectionLeft as error:  # all wait for a database that is locked
         raise _unavailable("too many wait for it") from error
+
+
+def _broken(engine: Engine, why: str) -> SumikaError:
+    file, why = quoted(str(engine.url.database)), quoted(why)
+    return SumikaError(
+        "broken_database",
+        f"The database {file} is damaged ({why}). End Sumika, put its whole home aside, bring the last backup back with 'sumika restore FILE', "
+        "and run 'sumika audit verify'. If the disk did it, the next file goes the same way: look at the kernel's log.",
+        f"データベース {file} が壊れています({why})。Sumikaを終了し、ホーム全体を別の場所に移してから 'sumika restore FILE' で最後のバックアップを戻し、"
+        "'sumika audit verify' を実行してください。ディスクが原因の場合は再発するため、カーネルのログも確認してください。",
+        status=503,
+    )
 
 
 def _unavailable(why: str) -> SumikaError:
@@ -128,7 +171,13 @@ def _unavailable(why: str) -> SumikaError:
 
 def _sqlite_engine(url: str) -> Engine:
     # pysqlite3 carries its own SQLite: the system's may lie in the range whose WAL can lose commits (3.7.0-3.51.2).
-    engine = create_engine(url, module=sqlite)
+    def read_json(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise _broken(engine, str(error)) from error
+
+    engine = create_engine(url, module=sqlite, json_deserializer=read_json)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
