@@ -86,4 +86,6 @@ def test_start_is_refused_with_what_to_do(tmp_path: Path, whole: bytes, wrong: s
     started = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert started.returncode == 1, started.stderr
     assert "is damaged" in started.stderr and "sumika restore FILE" in started.stderr and "Traceback" not in started.stderr
+    told = subprocess.run([*command[:-1], "doctor"], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "is damaged" in " ".join(told.stdout.split()) or wrong == "zeros", "doctor reads it as far as it must"
     assert (tmp_path / "home" / "sumika.db").read_bytes()[: len(contents)] == contents, "what is left of it is left alone"

@@ -90,7 +90,9 @@ def of_store(settings: Settings, *, deep: bool) -> Iterator[Finding]:
                         yield from _of_rows(connection, settings.layout, gateways)
                 if deep and there == ours[-1]:
                     yield from _deep(store, settings.layout)
-            except (SumikaError, SQLAlchemyError) as error:
+            except SumikaError as error:
+                yield fail("database", error.en, error.ja)
+            except SQLAlchemyError as error:
                 yield database.silent(str(getattr(error, "orig", error)).strip().splitlines()[0])
     try:
         stack.check_port(settings)
