@@ -55,6 +55,7 @@ from sumika.serving.replies import error_response
 
 if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
+    from sumika.serving.tracing.collector import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,10 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     )
     shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
-    gateway = Gateway(limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, Quarantine())
+    tracing = _tracing(settings.telemetry.traces_url, worker_id)
+    gateway = Gateway(
+        limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, Quarantine(), tracing
+    )
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
     outside = Outside()
@@ -85,6 +89,8 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         directory.refresh()
+        if tracing is not None:
+            tracing.open()
         polling = asyncio.create_task(directory.run())
         looking = asyncio.create_task(exposing.keep_looking(gateway))
         recording = asyncio.create_task(recorder.run())
@@ -109,6 +115,8 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
             await counting
             instead.sign()
             directory.leave()
+            if tracing is not None:
+                await tracing.close()
 
     pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
 
@@ -157,6 +165,14 @@ def _shared_ledger(url: str | None) -> SharedLedger | None:
     from sumika.serving.limiting.shared import SharedLedger  # a third of a gateway's start, and one worker alone needs none
 
     return SharedLedger(url)
+
+
+def _tracing(url: str | None, worker_id: str) -> Tracing | None:
+    if url is None:
+        return None
+    from sumika.serving.tracing.collector import Tracing  # a gateway that traces nothing needn't load OpenTelemetry
+
+    return Tracing(url, worker_id)
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
