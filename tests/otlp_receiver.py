@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -68,7 +70,9 @@ def _plain(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
+def receiving(port: int = 0, certificate: Path | None = None) -> Iterator[Receiver]:
+    """With a `certificate` by TLS, its key beside it."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.headers["content-type"] == "application/x-protobuf"
@@ -81,6 +85,10 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         receiver = Receiver(server.server_address[1])
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

@@ -21,6 +21,9 @@ from sumika.models import schema, teams
 from sumika.models.registry import Version
 from tests.conftest import ROOT
 from tests.integration.conftest import Stack, finish, free_port, start, until
+from tests.integration.test_batches import Client, jsonl
+from tests.integration.test_batches import request as batched
+from tests.integration.test_tls import certificate as made_certificate
 from tests.otlp_receiver import Receiver, Seen, receiving
 
 SERVER, CLIENT = 2, 3
@@ -178,6 +181,15 @@ def test_client_that_leaves_ends_its_spans(traced: Stack, collector: Receiver, b
     assert asked.told["sumika.usage.partial"] is True and asked.told["gen_ai.usage.output_tokens"] >= 1
 
 
+def test_requests_of_a_batch_are_traces_too(traced: Stack, collector: Receiver, base: Version) -> None:
+    before = len(collector.spans)
+    with Client(base_url=f"{traced.url}/v1", api_key=traced.admin_key) as client:
+        lines = [batched(str(number), SENTENCE, model="talk") for number in range(3)]
+        assert client.ended(client.batch(jsonl(*lines))).status == "completed"
+    until(lambda: len(collector.spans) >= before + 6, what="spans of three requests")
+    assert len({span.trace for span in collector.spans[before:] if span.kind == SERVER and not span.parent}) == 3
+
+
 def test_engine_that_dies_in_a_stream_fails_both_spans(traced: Stack, collector: Receiver, base: Version) -> None:
     traced.script(die_after_chunks=2, chunk_delay_s=0.05)
     request_id, status = ask(traced, stream=True)
@@ -274,6 +286,21 @@ def test_collector_that_comes_back_is_told_on(tmp_path: Path) -> None:
         timed_end(gateway)
         assert back.of(last), "what waited was sent at the end"
     gateway.store.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_collector_with_the_companys_own_certificate_is_trusted_by_its_file(tmp_path: Path, trusted: bool) -> None:
+    certificate = made_certificate(tmp_path / "tls")
+    env = {"HTTPS_PROXY": "http://127.0.0.1:9"}  # asked by nobody
+    if trusted:
+        env["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(certificate)
+    with receiving(certificate=certificate) as collector:
+        gateway = start(tmp_path, "gateway", SUMIKA_TELEMETRY__OTLP_ENDPOINT=f"https://localhost:{collector.port}", **env)
+        request_id, _ = ask(gateway, model="none")
+        until(lambda: collector.of(request_id) or "takes no traces" in gateway.log.read_text(), what="sent, or not")
+        assert bool(collector.of(request_id)) is trusted
+        timed_end(gateway)
+        gateway.store.close()
 
 
 def test_each_worker_sends_its_own(collector: Receiver, tmp_path: Path, valkey: str) -> None:

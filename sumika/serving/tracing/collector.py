@@ -24,7 +24,7 @@ from sumika.serving.tracing.record import TracedRecord
 
 log = logging.getLogger(__name__)
 
-# Spans that may wait while the collector is slow or away, some 30 MB; past it the oldest go.
+# Spans that may wait while the collector is slow or away, some 25 MB; past it the oldest go.
 _MOST_WAITING = 8_192
 _BATCH = 512
 _SEND_EVERY_MS = 1_000
