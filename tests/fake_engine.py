@@ -42,7 +42,7 @@ WHOLE: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
     "/detokenize": lambda body, _: fake_apis.detokenize(body),
 }
 # All that the gateway tells an engine beside the body, and fields of vLLM that no client may set.
-HEADERS = {"host", "content-type", "x-request-id", "content-length"}
+HEADERS = {"host", "content-type", "x-request-id", "content-length", "traceparent"}
 FIELDS = {
     "chat_template", "chat_template_kwargs", "continue_final_message", "documents", "mm_processor_kwargs", "media_io_kwargs",
     "priority", "request_id", "kv_transfer_params", "vllm_xargs", "lora_request", "structured_outputs", "guided_json", "guided_regex", "guided_grammar",
@@ -220,7 +220,10 @@ class Fake:
             fields = body.keys() & (FIELDS - {"documents"} if request.path == "/rerank" else FIELDS)
             headers = {name.lower() for name in request.headers} - HEADERS
             self.trip(*(f"field {name}" for name in fields), *(f"header {name}" for name in headers))
-        told = {"path": request.path, "request_id": request.headers.get("x-request-id"), "body": body}
+        told = {
+            "path": request.path, "request_id": request.headers.get("x-request-id"), "traceparent": request.headers.get("traceparent"),
+            "body": body,
+        }  # fmt: skip
         self.socket.with_suffix(".asked").write_text(json.dumps(told))
 
     async def metrics(self, _: web.Request) -> web.Response:

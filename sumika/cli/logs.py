@@ -26,6 +26,7 @@ def log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it shows characters of what was uploaded
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # serving/tracing says once what it says of each batch
 
 
 class _Line(logging.Formatter):

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 from sumika.models import yamlfile
 from sumika.models.home import Home
 from sumika.models.oidc_settings import OidcSettings
+from sumika.models.telemetry_settings import TelemetrySettings
 
 PREFIX = "SUMIKA_"
 DEFAULT_FILE = Path("configs/sumika.yaml")
@@ -129,6 +130,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     finetune: FinetuneSettings = FinetuneSettings()
     audit: AuditSettings = AuditSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     oidc: OidcSettings = OidcSettings()
 
     @model_validator(mode="after")
@@ -193,6 +195,7 @@ def _strange_variables(environment: Mapping[str, str]) -> list[str]:
         ("GATEWAY", GatewaySettings.model_fields),
         ("FINETUNE", FinetuneSettings.model_fields),
         ("AUDIT", AuditSettings.model_fields),
+        ("TELEMETRY", TelemetrySettings.model_fields),
         ("OIDC", OidcSettings.model_fields),
     ):
         known += [f"{PREFIX}{group}__{name.upper()}" for name in names]

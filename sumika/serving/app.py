@@ -56,6 +56,7 @@ from sumika.serving.suspects import Suspects
 
 if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
+    from sumika.serving.tracing.collector import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +78,10 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     )
     shared = _shared_ledger(limits.limits_url)
     limiter = Limiter(lambda: directory.snapshot.limits, metering.spent, shared, metrics)
+    quarantine = Quarantine(Suspects(settings.layout.suspects))
+    tracing = _tracing(settings.telemetry.traces_url, worker_id)
     gateway = Gateway(
-        limits,
-        directory,
-        Placing(directory, limits),
-        upstream,
-        metrics,
-        recorder,
-        metering,
-        limiter,
-        Quarantine(Suspects(settings.layout.suspects)),
+        limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, quarantine, tracing
     )
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
@@ -96,6 +91,8 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         directory.refresh()
+        if tracing is not None:
+            tracing.open()
         polling = asyncio.create_task(directory.run())
         looking = asyncio.create_task(exposing.keep_looking(gateway))
         recording = asyncio.create_task(recorder.run())
@@ -120,6 +117,8 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
             await counting
             instead.sign()
             directory.leave()
+            if tracing is not None:
+                await tracing.close()
 
     pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
 
@@ -168,6 +167,14 @@ def _shared_ledger(url: str | None) -> SharedLedger | None:
     from sumika.serving.limiting.shared import SharedLedger  # a third of a gateway's start, and one worker alone needs none
 
     return SharedLedger(url)
+
+
+def _tracing(url: str | None, worker_id: str) -> Tracing | None:
+    if url is None:
+        return None
+    from sumika.serving.tracing.collector import Tracing  # a gateway that traces nothing needn't load OpenTelemetry
+
+    return Tracing(url, worker_id)
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +30,9 @@ from sumika.serving.request_record import CLIENT_CLOSED, RecordedAnswer, Request
 from sumika.serving.requests.fields import Asked
 from sumika.serving.sensitivity import check_sensitivity
 
+if TYPE_CHECKING:
+    from sumika.serving.tracing.collector import Tracing
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -43,6 +47,7 @@ class Gateway:
     metering: Metering
     limiter: Limiter
     quarantine: Quarantine
+    tracing: Tracing | None = None
 
 
 class Inference:
@@ -51,9 +56,10 @@ class Inference:
     def __init__(self, gateway: Gateway, operation: Operation) -> None:
         self._gateway = gateway
         self._operation = operation
+        self._record = RequestRecord.of if gateway.tracing is None else partial(gateway.tracing.record, operation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = RequestRecord(scope["state"]["request_id"])
+        record = self._record(scope)
         try:
             await self._answer(scope, receive, send, record)
             record.status = record.status or 200
@@ -120,12 +126,13 @@ class Inference:
                     try:
                         body = request.upstream(target.version, salt(principal), target.controls)
                         path = self._operation.engine_path
-                        await gateway.upstream.forward(engine.socket, path, body, record.request_id, answer)
+                        await gateway.upstream.forward(engine.socket, path, record.asks(engine), body, answer)
                     except SumikaError as error:
                         if error.status >= 500 and answer.asked:
                             await gateway.quarantine.failed(plain(), engine, lost=error.code == "engine_unreachable")
                         if error.code != "engine_unreachable":
                             raise
+                        record.lose(error)
                         lost[engine.id] = error
                         continue
                 if record.code in BROKEN:

@@ -30,6 +30,7 @@ from sumika.serving.memory import Device
 from sumika.serving.process import ProcessId
 from sumika.serving.room import Room
 from sumika.serving.sleep import Sleeper
+from sumika.serving.tracing import engines as traces
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _STEADY_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """What every keeper needs besides its own engine."""
+    """What every keeper needs besides its own engine. `traces_url`: where engines send their spans."""
 
     store: Store
     home: Home
@@ -56,6 +57,7 @@ class EngineContext:
     device: Device
     lease: Lease
     room: Room
+    traces_url: str | None = None
 
     @contextmanager
     def write(self, *, quiet: bool = False) -> Iterator[Connection]:
@@ -161,6 +163,7 @@ class Keeper:
             place = context.room.claim(self.id, self.base, self.folder)
             argv = vllm.arguments(context.settings, context.device, self.base, self.folder, self._row.socket, place.share)
             env = vllm.environment(context.settings, context.device, context.home, place.pool.uuid)
+            argv, env = argv + traces.arguments(context.traces_url), env | traces.environment(context.traces_url)
             self._process = process.start(argv, env, self.log_file)
         except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
             raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error

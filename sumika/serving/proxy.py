@@ -51,8 +51,8 @@ class Upstream:
         for wires in self._wires.values():
             wires.close()
 
-    async def forward(self, socket: str, path: str, body: bytes, request_id: str, answer: Answer) -> None:
-        """Send `body` to the engine, under our id for it, and its answer to the client.
+    async def forward(self, socket: str, path: str, headers: bytes, body: bytes, answer: Answer) -> None:
+        """Send `body` to the engine, with `headers` of ours, and its answer to the client.
 
         Raises:
             SumikaError: `engine_unreachable`, `engine_timeout`, `engine_failed`, or what the engine found wrong with the request;
@@ -65,7 +65,7 @@ class Upstream:
             answer.asked = True
             try:
                 async with asyncio.timeout(self._timeouts.first_byte_s):
-                    wire = await _asked(wires, wire, path, request_id, body)
+                    wire = await _asked(wires, wire, path, headers, body)
                 if wire.status != 200:
                     raise engine_errors.refusal(wire.status, await self._reason(wire))
                 if not answer.takes(wire.headers):
@@ -143,9 +143,9 @@ class Upstream:
                 await answer.keep_alive()
 
 
-async def _asked(wires: Wires, wire: Wire, path: str, request_id: str, body: bytes) -> Wire:
+async def _asked(wires: Wires, wire: Wire, path: str, headers: bytes, body: bytes) -> Wire:
     """The connection whose answer has begun: another one where the engine closed `wire` before it had read the request."""
-    wire.ask(engine_routes.path("gateway", "POST", path), request_id, body)
+    wire.ask(engine_routes.path("gateway", "POST", path), headers, body)
     try:
         await wire.begun()
     except EngineLost:
@@ -153,7 +153,7 @@ async def _asked(wires: Wires, wire: Wire, path: str, request_id: str, body: byt
             raise
         wire.close()
         wire = await wires.connect()
-        wire.ask(engine_routes.path("gateway", "POST", path), request_id, body)
+        wire.ask(engine_routes.path("gateway", "POST", path), headers, body)
         await wire.begun()
     return wire
 

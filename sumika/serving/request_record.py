@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from starlette.types import Scope, Send
 
 from sumika.models import clock
+from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.usage.rows import Endpoint, UsageRow
 from sumika.models.usage.table import Kind, Subject
@@ -57,6 +58,11 @@ class RequestRecord:
     _standings: Sequence[Standing] = ()
     _told: Tokens | None = None
 
+    @classmethod
+    def of(cls, scope: Scope) -> RequestRecord:
+        """Of a request that comes in now."""
+        return cls(scope["state"]["request_id"])
+
     @property
     def subjects(self) -> list[Subject]:
         """Whose limits count."""
@@ -67,6 +73,13 @@ class RequestRecord:
         """What is ours to tell beside the answer: which version speaks, and how limits stand."""
         told = dict(limit_headers(self.held.standings if self.held is not None else self._standings))
         return told if self.version == UNKNOWN else {VERSION_HEADER: self.version, **told}
+
+    def asks(self, engine: EngineRow) -> bytes:  # noqa: ARG002 - a record of another kind tells of it
+        """What `engine`, which is asked now, is told beside the body: lines of headers."""
+        return b"x-request-id: %s\r\n" % self.request_id.encode("ascii")
+
+    def lose(self, error: SumikaError) -> None:
+        """The engine that was asked gave no answer; there may be another one."""
 
     def refuse(self, error: SumikaError) -> None:
         self.status, self.code = error.status, error.code

@@ -46,7 +46,8 @@ async def supervise(settings: Settings, store: Store, parent: int | None, measur
         log.info("supervisor: engines on %s, home %s, token %d", device, settings.layout.root, lease.token)
         renewing = asyncio.create_task(_renew(store, lease))
         try:
-            await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room)).run(stop)
+            traces = settings.telemetry.traces_url
+            await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room, traces)).run(stop)
         finally:
             renewing.cancel()
         with store.write(quiet=True) as connection:

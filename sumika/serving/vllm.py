@@ -29,6 +29,7 @@ _PASSED_ON = (
     "CUDA_HOME",
     "NVIDIA_VISIBLE_DEVICES",
     "TZ",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",  # a file: what vLLM's exporter trusts, as the gateway's does (docs/monitoring.md)
 )
 _DEFAULT_CONTEXT = 8_192
 # llguidance compiles any schema in milliseconds (docs/performance.md), and without white space between its parts: a small model

@@ -12,7 +12,7 @@ from typing import cast
 
 import httptools
 
-_HEAD = b"POST %s HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n"
+_HEAD = b"POST %s HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n%scontent-length: %d\r\n\r\n"
 _MAX_HEADER_BYTES = 64 * 1024
 # What may wait here for a client that reads slowly, before the engine has to wait too.
 _MOST_WAITING_BYTES = 256 * 1024
@@ -90,11 +90,11 @@ class Wire(asyncio.Protocol):
         self._lost: EngineLost | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    def ask(self, path: str, request_id: str, body: bytes) -> None:
-        """Send a request of JSON."""
+    def ask(self, path: str, headers: bytes, body: bytes) -> None:
+        """Send a request of JSON. `headers`: lines of those that are its own."""
         self._parser = httptools.HttpResponseParser(self)
         self.headers, self.complete, self._has_begun, self._header_bytes = {}, False, False, 0
-        self._transport.write(_HEAD % (path.encode("ascii"), request_id.encode("ascii"), len(body)) + body)
+        self._transport.write(_HEAD % (path.encode("ascii"), headers, len(body)) + body)
 
     async def begun(self) -> None:
         """Wait until `status` and `headers` (names in lower case) are there.

@@ -27,6 +27,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from tests.conftest import ROOT
 from tests.integration.conftest import free_port, until
+from tests.otlp_receiver import Receiver, receiving
 
 BASE = "gemma-3-270m"
 START_S = 600  # vLLM on two busy cores
@@ -47,6 +48,7 @@ class Real:
     process: subprocess.Popen[bytes]
     log: Path
     adapter: Version
+    collector: Receiver
 
     @property
     def url(self) -> str:
@@ -138,14 +140,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Store, 
 
 
 @pytest.fixture(scope="session")
-def real(trained: tuple[Settings, Store, Version], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+def collector() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def real(
+    trained: tuple[Settings, Store, Version], collector: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Real]:
     settings, store, adapter = trained
+    env = environment(settings) | {"SUMIKA_TELEMETRY__OTLP_ENDPOINT": collector.url}
     log = tmp_path_factory.mktemp("real") / "stack.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sumika.cli.main", "up"], env=environment(settings), cwd=ROOT, stdout=file, stderr=file
-        )
-    made = Real(settings, store, process, log, adapter)
+        process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", "up"], env=env, cwd=ROOT, stdout=file, stderr=file)
+    made = Real(settings, store, process, log, adapter, collector)
     try:
         with store.read() as connection:
             base = registry.by_id(connection, adapter.engine_base_id)

@@ -78,7 +78,7 @@ class Stack:
         return importing.import_base(self.store, self.settings.layout, name, source, meta=meta)
 
     def asked(self, version: Version) -> dict[str, Any]:
-        """What the gateway sent last to the engine of a version: `path`, `request_id`, `body`."""
+        """What the gateway sent last to the engine of a version: `path`, `request_id`, `traceparent` (None: none), `body`."""
         told: dict[str, Any] = json.loads(Path(self.engine_of(version).socket).with_suffix(".asked").read_text())
         return told
 

@@ -27,7 +27,7 @@ Object = dict[str, Any]
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, list[Object]]:
     def render(name: str) -> list[Object]:
-        told = subprocess.run(["kubectl", "kustomize", str(FOLDER / name)], capture_output=True, text=True, timeout=60)
+        told = subprocess.run(["/usr/bin/kubectl", "kustomize", str(FOLDER / name)], capture_output=True, text=True, timeout=60)
         assert told.returncode == 0 and not told.stderr, told.stderr
         return [one for one in yaml.safe_load_all(told.stdout) if one]
 

@@ -50,6 +50,37 @@ def test_database_url_with_a_default_password_or_of_another_kind_is_refused(tmp_
         load_settings(write(tmp_path, f"database_url: '{url}'\n"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "collector:4318", "grpc://collector:4317", "http://", "http://user:password@collector:4318", "http://token@collector:4318",
+        "http://collector:4318?key=1", "http://collector:4318#x", "http://collector:4318/v1/traces", "http://collector:4318/v1/traces/",
+        "http://col lector:4318", "http://collector:99999", "http://collector:0", "http://[::g]:4318", "http://収集:4318", "", "http://c\\nx",
+    ],
+)  # fmt: skip
+def test_collector_that_is_no_plain_address_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SumikaError, match=r"telemetry\.otlp_endpoint"):
+        load_settings(write(tmp_path, f'telemetry: {{otlp_endpoint: "{url}"}}\n'))
+
+
+@pytest.mark.parametrize(
+    ("url", "traces"),
+    [
+        ("http://collector.example.co.jp:4318", "http://collector.example.co.jp:4318/v1/traces"),
+        ("https://[::1]:4318/", "https://[::1]:4318/v1/traces"),
+        ("https://o11y.example.co.jp/otlp", "https://o11y.example.co.jp/otlp/v1/traces"),
+    ],
+)
+def test_collectors_address_gets_the_path_of_traces(tmp_path: Path, url: str, traces: str) -> None:
+    assert load_settings(write(tmp_path, f"telemetry: {{otlp_endpoint: '{url}'}}\n")).telemetry.traces_url == traces
+
+
+def test_collector_is_set_by_the_environment_too_and_is_none_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(write(tmp_path, "{}")).telemetry.traces_url is None
+    monkeypatch.setenv("SUMIKA_TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    assert load_settings(write(tmp_path, "{}")).telemetry.traces_url == "http://127.0.0.1:4318/v1/traces"
+
+
 def test_sockets_of_a_deep_home_still_fit(tmp_path: Path) -> None:
     deep = Home(tmp_path / ("d" * 120))
     deep.create()
