@@ -332,3 +332,23 @@ def test_sums_are_those_of_coreutils(tmp_path: Path, key: Ed25519PrivateKey) -> 
     run("tar", "-xf", file, cwd=tmp_path)
     run("sha256sum", "--check", "--strict", SUMS, cwd=tmp_path)
     assert hashlib.sha256(GOOD["tree/b.md"]).hexdigest() in (tmp_path / SUMS).read_text()
+
+
+def command(home: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = CLOSED | {"SUMIKA_HOME": str(home), "HOME": str(home.parent)}
+    line = [sys.executable, "-m", "sumika.cli.main", "bundle", *map(str, words)]
+    return subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_command_line_says_what_is_missing_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    made = command(tmp_path / "home", "create", tmp_path / "a.bundle", "--engine", "cpu", "--from", tmp_path / "none")
+    assert made.returncode == 1 and "--from" in made.stderr and "Traceback" not in made.stderr
+    unknown = command(tmp_path / "home", "create", tmp_path / "a.bundle", "--engine", "cpu", "--model", "gone@1")
+    assert unknown.returncode and "gone@1" in unknown.stderr
+    (tmp_path / "b.bundle").write_bytes(b"no bundle" * 1000)
+    for file in ("b.bundle", "gone.bundle"):
+        laid = command(tmp_path / "home", "install", tmp_path / file, "--to", tmp_path / "opt")
+        assert laid.returncode == 1 and "Traceback" not in laid.stderr
+        assert file in laid.stderr or "Copy it again" in " ".join(laid.stderr.split())
+    assert not list(tmp_path.glob("*.part")) and not (tmp_path / "a.bundle").exists() and not (tmp_path / "opt").exists()
