@@ -16,8 +16,9 @@ from sumika.models.usage.rows import Endpoint, UsageRow
 from sumika.models.usage.table import Kind, Subject
 from sumika.serving.dialects import Dialect
 from sumika.serving.limiting.headers import headers as limit_headers
-from sumika.serving.limiting.limiter import Reservation, Standing
+from sumika.serving.limiting.limiter import Reservation
 from sumika.serving.limiting.refusals import RateLimited
+from sumika.serving.limiting.standing import Standing
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
 from sumika.serving.usage_events import Count, StreamCount, Tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sumika.serving.limiting.limiter import Standing
+from sumika.serving.limiting.standing import Standing
 
 
 def headers(standings: Iterable[Standing]) -> list[tuple[str, str]]:

@@ -13,18 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sumika.models.limits import Limits
 from sumika.models.usage.table import Subject
 from sumika.serving.limiting import refusals, window
 from sumika.serving.limiting.ledger import Ledger, LedgerGone
 from sumika.serving.limiting.memory import MemoryLedger
+from sumika.serving.limiting.standing import Standing, Unit
 from sumika.serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-Unit = Literal["requests", "tokens"]
 _ALONE_S = 1.0
 
 
@@ -38,15 +38,6 @@ class Charge(NamedTuple):
     minute: int
     counter: str
     before: str
-
-
-class Standing(NamedTuple):
-    """How one limit stands: what is left, and seconds until all of it is."""
-
-    unit: Unit
-    limit: int
-    left: int
-    reset_s: float
 
 
 @dataclass(slots=True)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sumika.models.errors import SumikaError
 from sumika.models.usage.table import Subject
-
-if TYPE_CHECKING:
-    from sumika.serving.limiting.limiter import Standing, Unit
+from sumika.serving.limiting.standing import Standing, Unit
 
 _WHO = {"key": ("this key", "このキー"), "team": ("your team", "チーム"), "alias": ("this model", "このモデル")}
 _UNITS = {"requests": ("requests", "リクエスト"), "tokens": ("tokens", "トークン")}
