@@ -25,6 +25,7 @@ from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
 from sumika.serving import engine_logs, liveness, process, vllm
 from sumika.serving.adapters import Adapters
+from sumika.serving.backoff import Backoff
 from sumika.serving.engine_client import EngineClient
 from sumika.serving.memory import Device
 from sumika.serving.process import ProcessId
@@ -40,11 +41,10 @@ Aim = Literal["serve", "drain", "sleep"]
 _TICK_S = 0.2
 _HEALTH_EVERY_S = 2.0
 _HEALTH_STRIKES = 3
-_BACKOFF_S = (1.0, 60.0)
+# First pause, longest, and how long an engine serves that was not crashing in a loop.
+_RESTARTS_S = (1.0, 60.0, 30.0)
 _ROOM_EVERY_S = 1.0
 _NOT_THE_ENGINES_FAULT = ("fenced", "store_unavailable")
-# An engine that stayed up this long was not crashing in a loop.
-_STEADY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class Keeper:
         self._process = ProcessId(row.pid, row.pid_started) if row.pid and row.pid_started else None
         if self._process is not None:
             context.room.adopt(row.id, row.gpu, row.memory)
-        self._restarts = row.restarts
+        self._backoff = Backoff(*_RESTARTS_S, restarts=row.restarts)
+        self._ready_at: float | None = None
         self._client: EngineClient | None = None
         self._sleeper = Sleeper(context.room, row.id)
         self._wake = asyncio.Event()
@@ -145,16 +146,15 @@ class Keeper:
         self._wake.set()
 
     async def _live(self) -> None:
+        self._ready_at = None
         adopted = self._process is not None and self._process.alive()
         live = self._process if adopted and self._process is not None else self._start()
         if adopted:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
         self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
         await self._become_ready(live, client, adopted)
-        began = time.monotonic()
+        self._ready_at = time.monotonic()
         await self._serve(live, client)
-        if time.monotonic() - began > _STEADY_S:
-            self._restarts = 0
 
     def _start(self) -> ProcessId:
         context = self._context
@@ -212,10 +212,17 @@ class Keeper:
                     if strikes >= _HEALTH_STRIKES:
                         raise self._died("it stopped answering", "応答しなくなりました")
                     next_health = time.monotonic() + _HEALTH_EVERY_S
+                    self._forgive()
                 await self._woken()
         finally:
             pulse.cancel()
         raise self._died("it ended", "終了しました")
+
+    def _forgive(self) -> None:
+        """Once it has run well for a while, nobody need be told of restarts any more."""
+        if self._backoff.restarts and self._served_s() > self._backoff.steady_s:
+            self._backoff.restarts = 0
+            self._write(restarts=0)
 
     async def _pursue(self, client: EngineClient) -> None:
         """The next thing towards what is wanted."""
@@ -293,6 +300,9 @@ class Keeper:
             log.error("engine %s (%s) is not serving: %s", self.id, self.base.ref, error.en)
         self.failure = error
 
+    def _served_s(self) -> float:
+        return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
+
     def _pause(self) -> float:
         """Told in the store; waiting for room is no crash and is not counted as one."""
         if self.failure is not None and self.failure.code in ("no_room", "sleep_failed"):
@@ -302,13 +312,9 @@ class Keeper:
                 self._write(state=self.state, adapters=[], pid=None, error=self.failure.en)
                 self._told = self.failure.en
             return _ROOM_EVERY_S
-        self._restarts += 1
-        low, high = _BACKOFF_S
-        pause = min(high, low * 2.0 ** min(self._restarts - 1, 10)) * random.uniform(0.8, 1.2)
-        self._told = (
-            f"{self.failure.en if self.failure else 'the engine ended'}\nTried again in {pause:.0f} s (restart {self._restarts})."
-        )
-        self._write(state="failed", restarts=self._restarts, adapters=[], pid=None, error=self._told)
+        pause = self._backoff.ended(self._served_s()) * random.uniform(0.8, 1.2)
+        self._told = f"{self.failure.en if self.failure else 'the engine ended'}\nTried again in {pause:.0f} s (restart {self._backoff.restarts})."
+        self._write(state="failed", restarts=self._backoff.restarts, adapters=[], pid=None, error=self._told)
         return pause
 
     def _died(self, en: str, ja: str) -> SumikaError:

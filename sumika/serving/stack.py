@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 
 from sumika.models.errors import SumikaError
 from sumika.models.settings import Settings
+from sumika.serving.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ _WORKER = {"worker": ["finetune", "worker"]}
 _WORKER_OF_GATEWAY = ["gateway", "--one"]
 # Where prometheus_client's processes leave their figures for one another.
 _FIGURES = "PROMETHEUS_MULTIPROC_DIR"
-_RESTART_PAUSE_S = (1.0, 30.0)
-_STEADY_S = 60.0
+# First pause, longest, and what is no crash at the start: a gateway that is away costs everybody their answers.
+_RESTARTS_S = (1.0, 30.0, 20.0)
 _PARENT_POLL_S = 0.5
 _SLACK_S = 15.0
 # A training that is told to stop ends its step and writes a checkpoint.
@@ -150,13 +151,13 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep(self) -> None:
-        pause = _RESTART_PAUSE_S[0]
+        backoff = Backoff(*_RESTARTS_S)
         while True:
             began = time.monotonic()
             self._process = await _started(*self._command, parent=os.getpid(), env=self._env)
             status = await self._process.wait()
             self._ended(self._process.pid)
-            pause = _RESTART_PAUSE_S[0] if time.monotonic() - began > _STEADY_S else min(pause * 2, _RESTART_PAUSE_S[1])
+            pause = backoff.ended(time.monotonic() - began)
             log.error("%s ended with status %s; started again in %.0f s", self._role, status, pause)
             await asyncio.sleep(pause)
 
