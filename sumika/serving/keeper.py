@@ -153,7 +153,8 @@ class Keeper:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
         self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
         await self._become_ready(live, client, adopted)
-        self._ready_at = time.monotonic()
+        # One that was found serving has served since it started, for all we know: our own restart doesn't make it young again.
+        self._ready_at = time.monotonic() - (live.age_s() if adopted and self._row.state == "ready" else 0.0)
         await self._serve(live, client)
 
     def _start(self) -> ProcessId:

@@ -38,6 +38,10 @@ class ProcessId:
         except psutil.NoSuchProcess:
             return False
 
+    def age_s(self) -> float:
+        """Seconds since it started, by the wall clock, which may have been set meanwhile; never negative."""
+        return max(0.0, time.time() - float(self.started))
+
     def session_members(self) -> list[psutil.Process]:
         """Every living process of the session this one leads, also when the leader is dead; none that is older."""
         members = []
