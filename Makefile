@@ -13,11 +13,11 @@ STAMP := .venv/.installed-$(ENGINE)
 # PyTorch's CPU build is on no general registry: from a folder of wheels where PIP_FIND_LINKS names one, else uv's own knowledge of where it lies.
 TORCH := $(if $(filter cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu))
 
-.PHONY: demo serve install test soak debian check format lock clean
+.PHONY: demo serve install unit test test-all soak debian check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
 
 demo: install ## From nothing to a company's own model answering over REST (BASE=<catalog id> for another base)
 	@$(PY) -m sumika.cli.main demo --base $(BASE)
@@ -49,8 +49,14 @@ debian:
 	    test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
 	  || { echo "The tests need these Debian packages: apt-get install$$missing"; exit 1; }
 
-test: install debian ## Everything: checks, unit, contract, integration, and end to end on real vLLM
-	@$(if $(ARGS),$(PY) -m pytest $(ARGS),$(PY) -m pytest $(SIDE_BY_SIDE) && $(PY) -m pytest tests/e2e)
+unit: install ## Unit and contract tests: what a change to one file could break, in a minute or two
+	@$(PY) -m pytest -n 2 tests/unit tests/contract
+
+test: install debian ## What CI runs: unit, contract, integration, fuzz, and end to end on real vLLM (ARGS= for some of it)
+	@$(if $(ARGS),$(PY) -m pytest $(ARGS),$(PY) -m pytest --durations=40 $(SIDE_BY_SIDE) && $(PY) -m pytest --durations=10 tests/e2e)
+
+test-all: install debian ## The same and what proves it once more: both shardings, a hundred adapters
+	@SUMIKA_TEST_ADAPTERS=100 $(PY) -m pytest -m 'not soak' $(SIDE_BY_SIDE) && SUMIKA_TEST_ADAPTERS=100 $(PY) -m pytest -m 'not soak' tests/e2e
 
 # Minutes of mixed load with swaps and kills; hostile requests after it.
 MINUTES ?= 30

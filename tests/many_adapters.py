@@ -1,4 +1,4 @@
-"""A hundred tiny adapters, each really trained to say one word of its own, so that a mix-up between them shows."""
+"""Tiny adapters, up to a hundred, each really trained to say one word of its own, so that a mix-up between them shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sumika.finetune.chat import ChatFormat
 
 QUESTION = "合言葉は？"
 # Each is one token of Gemma's, so that the rows of a batch are equally long.
-WORDS = (
+ALL_WORDS = (
     "犬 猫 馬 牛 羊 豚 鶏 鴨 鶴 鷹 鳩 鯨 鮫 鯛 鮭 亀 蛇 蛙 蝶 蜂 蟻 蚕 熊 狼 狐 鹿 猿 兎 鼠 虎 象 竜 桜 梅 松 竹 菊 蓮 藤 柳 杉 桃 柿 栗 梨 苺 茶 米 麦 豆 "
     "芋 塩 酒 味噌 醤油 豆腐 寿司 山 川 海 空 雲 雨 雪 風 雷 虹 星 月 太陽 火山 温泉 森 湖 島 滝 春 夏 秋 冬 朝 夜 赤 青 白 黒 鉄 銀 金 紙 筆 本 傘 鍵 鏡 時計 石 窓 波 駅"
 ).split()
@@ -72,7 +72,7 @@ def _learn(model: Any, names: Sequence[str], rows: torch.Tensor) -> None:
         if losses.max() < _LEARNT:
             return
         optimizer.zero_grad()
-        losses.sum().backward()  # a sum of a hundred losses that share nothing
+        losses.sum().backward()  # a sum of losses that share nothing
         optimizer.step()
         slower.step()
     raise AssertionError(f"not learnt in {_STEPS} steps: {losses.amax(dim=1).tolist()}")

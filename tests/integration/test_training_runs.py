@@ -36,15 +36,35 @@ class Bench:
         self.folder, self.store, self.home = folder, store, home
         tiny_llama.add(store, home, folder / "tiny")
 
+        self._whole: dict[str, tuple[Version, Path]] = {}
+
     def run(self, config: jobs.JobConfig, folder: Path | None = None) -> tuple[Version, Path]:
         version = pipeline.run(config, self.store, self.home, Console(quiet=True), folder)
         return version, self.home.runs / version.meta["training"]["run"]
 
+    def whole(self, config: jobs.JobConfig) -> tuple[Version, Path]:
+        """A run of `config` from its first step to its last: the same one for all tests that only compare with it."""
+        key = config.model_dump_json()
+        if key not in self._whole:
+            self._whole[key] = self.run(config)
+        return self._whole[key]
 
-@pytest.fixture
-def bench(tmp_path: Path, store: Store, home: Home, monkeypatch: pytest.MonkeyPatch) -> Bench:
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    return Bench(tmp_path, store, home)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One home for the module: a test that puts something into service there takes an alias of its own."""
+    folder = tmp_path_factory.mktemp("bench")
+    home = Home(folder / "home")
+    home.create()
+    store = Store(f"sqlite:///{home.database}")
+    store.migrate()
+    yield Bench(folder, store, home)
+    store.close()
 
 
 def losses(run: Path) -> list[Any]:
@@ -76,7 +96,7 @@ def once_at(run: Path, step: int, act: Callable[[], object]) -> Iterator[None]:
 
 
 def test_a_run_leaves_all_that_is_told_of_it(bench: Bench) -> None:
-    version, run = bench.run(tiny_llama.job(bench.folder))
+    version, run = bench.whole(tiny_llama.job(bench.folder))
     training = version.meta["training"]
     assert version.gate == "passed" and [step for step, _ in losses(run)] == list(range(1, training["steps"] + 1))
     assert losses(run)[-1][1] < losses(run)[0][1]
@@ -89,7 +109,7 @@ def test_a_run_leaves_all_that_is_told_of_it(bench: Bench) -> None:
 
 
 def test_the_file_a_run_keeps_makes_the_same_adapter_again(bench: Bench) -> None:
-    version, run = bench.run(tiny_llama.job(bench.folder))
+    version, run = bench.whole(tiny_llama.job(bench.folder))
     config = jobs.load(run / runs.CONFIG)
     other = runs.create(config, bench.home)
     again, _ = bench.run(config, other)
@@ -99,8 +119,8 @@ def test_the_file_a_run_keeps_makes_the_same_adapter_again(bench: Bench) -> None
 
 
 def test_a_run_asked_to_stop_saves_and_goes_on_with_the_same_losses(bench: Bench) -> None:
-    config = tiny_llama.job(bench.folder, "lora.dropout=0.1", "train.epochs=6")
-    _, whole = bench.run(config)
+    config = tiny_llama.job(bench.folder, "lora.dropout=0.1", "train.epochs=10", "checkpoint.every=1")
+    _, whole = bench.whole(config)
     other = runs.create(config, bench.home)
     with pytest.raises(runs.Stopped), once_at(other, 5, lambda: os.kill(os.getpid(), signal.SIGINT)):
         bench.run(config, other)
@@ -151,7 +171,7 @@ def test_a_killed_run_goes_on_with_the_same_losses_and_needs_no_network(bench: B
     assert found is not None and found.step >= losses(run)[-1][0] - 1
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
-    _, whole = bench.run(config)
+    _, whole = bench.whole(config)
     assert losses(run) == losses(whole)
 
 
@@ -164,7 +184,7 @@ def _alone() -> list[str]:
 
 def test_a_run_that_is_over_is_not_made_again(bench: Bench) -> None:
     config = tiny_llama.job(bench.folder)
-    version, run = bench.run(config)
+    version, run = bench.whole(config)
     assert bench.run(config, run)[0].ref == version.ref
 
 
@@ -186,7 +206,7 @@ def test_preference_pairs_are_learned(bench: Bench) -> None:
     assert version.meta["training"]["config"]["job"]["method"] == "dpo"
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("sharding", ["ddp", pytest.param("fsdp", marks=pytest.mark.whole)])
 def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
     """Two processes on the CPU in the place of two GPUs; asked to stop, both stop after the same step, and go on from there."""
     from sumika.finetune import base_model
@@ -194,7 +214,7 @@ def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytes
     from sumika.finetune.training.task import Task, Trained
 
     config = tiny_llama.job(bench.folder)
-    _, alone = bench.run(config)
+    _, alone = bench.whole(config)
     checked = checks.check(config, bench.store, bench.home)
     shared = config.model_copy(update={"train": config.train.model_copy(update={"gpus": 2, "sharding": sharding})})
     run = runs.create(shared, bench.home)
@@ -217,13 +237,13 @@ def test_two_processes_share_each_step_of_a_job(bench: Bench, monkeypatch: pytes
 def test_a_candidate_is_measured_beside_the_version_in_service_and_refused_when_it_is_worse(bench: Bench) -> None:
     from sumika.models import aliases, moves
 
-    good, _ = bench.run(tiny_llama.job(bench.folder, "train.epochs=20"))
+    good, _ = bench.run(tiny_llama.job(bench.folder, "serve.alias=judged", "train.epochs=20"))
     assert good.meta["evaluation"]["candidate"]["right"] > 0
     with bench.store.write() as connection:
-        move = aliases.ask_deploy(connection, "pets", good, actor="test", reason="")
+        move = aliases.ask_deploy(connection, "judged", good, actor="test", reason="")
         aliases.finish(connection, move, None)
         assert moves.get(connection, move.id).state == "done"
-    worse, _ = bench.run(tiny_llama.job(bench.folder, "train.epochs=0.1", "train.learning_rate=0.0001"))
+    worse, _ = bench.run(tiny_llama.job(bench.folder, "serve.alias=judged", "train.epochs=0.1", "train.learning_rate=0.0001"))
     told = worse.meta["evaluation"]
     assert told["served_version"] == str(good.ref) and told["served"] == good.meta["evaluation"]["candidate"]
     assert worse.gate == "refused" and "worse than the version in service" in told["reasons"][0]["en"]
