@@ -60,8 +60,14 @@ def until(connection: Connection, name: str) -> str | None:
 
 
 def check(connection: Connection, lease: Lease) -> None:
-    """Raises SumikaError `fenced` when the lease went to somebody else; the caller's transaction must not go on."""
-    token = connection.scalar(select(_l.c.token).where(_l.c.name == lease.name, _l.c.holder == lease.holder))
+    """Check that the lease is still this holder's, and keep it so until the caller's transaction ends.
+
+    Raises:
+        SumikaError: `fenced`, when the lease went to another holder; the caller's transaction must not go on.
+    """
+    # Writers wait for each other (`Store.write`). The row is locked for a takeover that does not come that way.
+    held = select(_l.c.token).where(_l.c.name == lease.name, _l.c.holder == lease.holder).with_for_update(read=True)
+    token = connection.scalar(held)
     if token != lease.token:
         raise SumikaError(
             "fenced",

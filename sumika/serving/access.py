@@ -144,6 +144,7 @@ TABLE: tuple[Rule, ...] = (
     Rule("DELETE", f"{_ADMIN_API}/sessions/{{session_id}}", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/aliases", "admin", STAFF, _each(_PAGE, STAFF)),
     Rule("GET", _ALIAS, "admin", STAFF),
+    Rule("DELETE", _ALIAS, "admin", STAFF, _REASON),
     Rule("POST", f"{_ALIAS}/deploy", "admin", STAFF, _WISH),
     Rule("POST", f"{_ALIAS}/canary", "admin", STAFF, _WISH | _each(["share"], STAFF)),
     Rule("POST", f"{_ALIAS}/promote", "admin", STAFF, _REASON),
