@@ -59,7 +59,7 @@ class Store:
         """A transaction whose statements all see the same moment."""
         options: dict[str, Any] = {"sumika_statement_s": statement_s}
         if self.engine.dialect.name == "postgresql":
-            options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            options["isolation_level"] = "REPEATABLE READ"
         with self._began(options) as connection:
             yield connection
 

@@ -200,6 +200,7 @@ TABLE: tuple[Rule, ...] = (
     _act("swap", STAFF, "alias", "version", "share", "how", "reason", "override"),
     _view("deployments/{alias}", STAFF, "after"),
     _view("deployments/{alias}/moves/{move_id}", STAFF),
+    _act("deployments/{alias}/remove", STAFF, "reason"),
     _act("deployments/{alias}/{act}", STAFF, "reason"),
     _view("training", STAFF, *_PAGE),
     _view("training/new", STAFF, "template", "job"),
