@@ -186,7 +186,7 @@ def _told(engine: Engine, outage: _Outage) -> Iterator[None]:
         if any(words in why for words in _DAMAGED):
             raise _broken(engine, why) from error
         if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
-            raise _read_only(why) from error
+            raise _read_only() from error
         # What PostgreSQL refuses, but for what our own statement has wrong.
         if isinstance(error, OperationalError) or (
             engine.dialect.name == "postgresql" and not isinstance(error, IntegrityError | DataError)
@@ -226,13 +226,12 @@ def _unavailable(why: str) -> SumikaError:
     )
 
 
-def _read_only(why: str) -> SumikaError:
-    why = quoted(why)
+def _read_only() -> SumikaError:
     return SumikaError(
         "store_unavailable",
-        f"The database takes no writes: {why}. Let it write again (default_transaction_read_only), or set SUMIKA_DATABASE_URL to the primary server.",
-        f"データベースが読み取り専用のため書き込めません: {why}。書き込みを許可する(default_transaction_read_only)か、"
-        "SUMIKA_DATABASE_URL をプライマリサーバーに設定してください。",
+        "The database takes no writes: it is a standby, or default_transaction_read_only is on. Turn that off, or set SUMIKA_DATABASE_URL to the primary server.",
+        "データベースが読み取り専用のため書き込めません(スタンバイ、または default_transaction_read_only が on)。"
+        "設定を戻すか、SUMIKA_DATABASE_URL をプライマリサーバーに変更してください。",
         status=503,
         retry_after=5,
     )
