@@ -24,7 +24,8 @@ class OutageLog:
         if self._began is None or now - self._logged >= _AGAIN_S:
             self._log.error("%s: %s", self._what, error.en)
             self._logged = now
-        self._began = self._began or now
+        if self._began is None:
+            self._began = now
 
     def worked(self) -> None:
         if self._began is not None:

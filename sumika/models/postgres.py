@@ -19,6 +19,8 @@ WRITE_LOCK = 7_266_452
 CONNECT_S = 5
 ANSWER_S = 5.0
 LOCK_S = 5.0
+# Seconds to wait for one of the process's connections, each of which may itself wait for the write lock.
+POOL_S = 10.0
 # Seconds that the server keeps a write transaction whose client is silent: then its locks are free for others.
 IDLE_S = 10.0
 # Seconds that an answer may take longer than the server's own bound on the statement.
@@ -53,7 +55,7 @@ def engine(url: str) -> Engine:
         url,
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
-        pool_timeout=ANSWER_S,
+        pool_timeout=POOL_S,
         hide_parameters=True,
         connect_args={name: value for name, value in _LIBPQ.items() if name not in given},
     )
