@@ -13,7 +13,23 @@ import pytest
 from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from sumika.models import aliases, batches, files, jobs, keys, leases, limits, moves, postgres, registry, scales, schema, teams
+from sumika.models import (
+    aliases,
+    batches,
+    files,
+    jobs,
+    keys,
+    leases,
+    limits,
+    moves,
+    orders,
+    postgres,
+    registry,
+    scales,
+    schema,
+    teams,
+)
+from sumika.models.actor import SYSTEM
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError
 from sumika.models.files import File
@@ -311,6 +327,27 @@ def test_bytes_that_an_owner_may_store_hold(store: Store) -> None:
         return fits
 
     assert sorted(together(store, *[keep] * 3)) == [False, False, True]
+
+
+def test_order_for_a_file_that_is_being_removed_is_refused(store: Store, home: Home) -> None:
+    file = files.made("team:dx", "k", "fine-tune", "x", 6, "s", None)
+    outcome(store, lambda connection: files.add(connection, file))
+    asked = orders.Asked("faq", "base@1", file.id, None, "supervised", 1)
+
+    def submit() -> str:
+        return orders.submit(
+            store, home, asked, owner="team:dx", creator="k", metadata=None, by=SYSTEM,
+            check=lambda connection: files.get(connection, "team:dx", file.id),
+        ).id  # fmt: skip
+
+    assert submit()
+    assert outcome(store, lambda connection: files.remove(connection, file)) == "file_in_use"
+    with store.write() as connection:
+        jobs.cancel(connection, jobs.list_all(connection)[0].id)
+        files.remove(connection, file)
+    with pytest.raises(SumikaError, match="There is no file"):
+        submit()
+    assert len(list(home.runs.iterdir())) == 1, "nothing of it is left"
 
 
 def test_secrets_of_rotations_that_meet_follow_each_other(store: Store) -> None:
