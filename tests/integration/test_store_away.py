@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,7 +55,8 @@ def test_silent_database(tmp_path: Path, proxy: SilentProxy) -> None:
     stack = start(tmp_path, SUMIKA_DATABASE_URL=proxy.url)
     stack.deploy("talk", stack.base())
     assert store_of(stack) == "available"
-    logged = len(stack.logs())
+    logged, supervisor, (engine,) = len(stack.logs()), stack.role_pid("supervise"), stack.engines()
+    assert engine.pid is not None
     proxy.silent.set()
     with ThreadPoolExecutor(60) as pool:
         acts = [pool.submit(add_team, stack, f"team-{n}") for n in range(60)]
@@ -64,7 +67,11 @@ def test_silent_database(tmp_path: Path, proxy: SilentProxy) -> None:
         assert int(answer.headers["retry-after"]) > 0
     assert store_of(stack) == "unavailable"
     answers_soon(stack, 5)
+    os.kill(engine.pid, signal.SIGKILL)
+    until(lambda: stack.chat("talk").status_code == 503, what="its engine is gone")
     proxy.silent.clear()
+    until(lambda: stack.chat("talk").status_code == 200, within=60, what="it is started again")
+    assert stack.role_pid("supervise") == supervisor, "the supervisor went on"
     until(lambda: store_of(stack) == "available", within=60, what="the store is used again")
     until(lambda: add_team(stack, "after").status_code in (200, 201), within=60, what="acts are done again")
     stack.deploy("other", stack.base("other", seed=3))
