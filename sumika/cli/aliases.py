@@ -1,4 +1,4 @@
-"""`sumika deploy`, `promote`, `abort`, `rollback`: ask for an alias to move, and wait until it is done or refused. `scale`."""
+"""`sumika deploy`, `promote`, `abort`, `rollback`: ask for an alias to move, and wait until it is done or refused. `undeploy`, `scale`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Wait = Annotated[bool, typer.Option(help="Wait until it is done or refused.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (deploy, promote, abort, rollback, scale):
+    for command in (deploy, promote, abort, rollback, undeploy, scale):
         app.command(command.__name__)(command)
 
 
@@ -83,6 +83,19 @@ def rollback(alias: Alias, reason: Reason = "", wait: Wait = True, json: Json = 
         with audit.refusals(store, Action.ALIAS_ROLLBACK, alias), store.write() as connection:
             move = aliases.ask_rollback(connection, alias, actor=actor(), reason=reason)
         _finish(store, move, wait, json)
+
+
+def undeploy(alias: Alias, reason: Reason = "", json: Json = False) -> None:
+    """Remove ALIAS; its version stays, and engines that no other alias needs are ended."""
+    with opened() as (_, store), audit.refusals(store, Action.ALIAS_REMOVE, alias), store.write() as connection:
+        removed = aliases.remove(connection, alias, actor=actor(), reason=reason)
+        version = str(registry.by_id(connection, removed.version_id).ref)
+    if json:
+        output.print_json({"alias": alias, "version": version})
+    else:
+        output.say(
+            f"{alias} is removed (it served {version}).", f"{alias} を削除しました(提供していた版: {version})。"
+        )  # fmt: skip
 
 
 def scale(

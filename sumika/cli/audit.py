@@ -21,6 +21,7 @@ from sumika.models.audit.chain import AuditRow
 from sumika.models.audit.findings import Findings
 from sumika.models.audit.listing import Filter
 from sumika.models.errors import SumikaError, quoted
+from sumika.models.store import LONG_STATEMENT_S
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: who did what, and proof that nobody changed it.")
 
@@ -57,7 +58,7 @@ def list_rows(
 ) -> None:
     """Rows, the newest first."""
     wanted = Filter(actor, action, object, _moment(since), _moment(until), below)
-    with opened() as (_, store), store.read() as connection:
+    with opened() as (_, store), store.read(statement_s=LONG_STATEMENT_S) as connection:
         rows = listing.find(connection, wanted, limit)
     if json:
         output.print_json([asdict(row) for row in rows])

@@ -18,7 +18,7 @@ _COMMANDS = {
     "status": ("status",),
     "chat": ("chat",),
     "doctor": ("doctor",),
-    "aliases": ("deploy", "promote", "abort", "rollback", "scale"),
+    "aliases": ("deploy", "promote", "abort", "rollback", "undeploy", "scale"),
     "demo": ("demo",),
     "backup": ("backup", "restore"),
     "install": ("install",),

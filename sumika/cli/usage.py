@@ -12,7 +12,7 @@ from sumika.cli.context import opened
 from sumika.cli.moments import Moment, moment
 from sumika.cli.output import Json
 from sumika.models import keys
-from sumika.models.store import Store
+from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.models.usage import report
 from sumika.models.usage.report import Span
 from sumika.serving.clerk import Clerk
@@ -57,7 +57,7 @@ def usage(
 
 
 def _rows(store: Store, names: list[str], span: Span) -> list[dict[str, Any]]:
-    with store.read() as connection:
+    with store.read(statement_s=LONG_STATEMENT_S) as connection:
         found = report.sums(connection, names, span)
         called = {key.id: key.name for key in keys.list_all(connection)} if "key" in names else {}
     return [row | {"key_name": called.get(row["key"])} for row in found] if "key" in names else found

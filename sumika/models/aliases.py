@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from sumika.models import audit, clock, moves, registry, schema
+from sumika.models import audit, clock, limits, moves, registry, schema
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.moves import Kind, Move
@@ -61,10 +61,11 @@ def ask_deploy(connection: Connection, alias: str, to: Version, *, actor: str, r
     """Record the wish that `alias` serve `to`.
 
     Raises:
-        SumikaError: `bad_name`; `gate_refused`, for a version that failed its evaluation, unless `override` with a
+        SumikaError: `bad_name`; `not_found`, for a version that was removed meanwhile; `gate_refused`, for a version that failed its evaluation, unless `override` with a
             `reason`; `canary_running`; `move_open` (409), while another move of this alias is under way.
     """
     check_name(alias)
+    registry.get(connection, to.ref)
     _check_gate(to, override, reason)
     now = find(connection, alias)
     _check_no_canary(now)
@@ -78,7 +79,7 @@ def ask_canary(
     share to change it.
 
     Raises:
-        SumikaError: as `ask_deploy`; `not_found` for the alias; `bad_share`; `same_version`.
+        SumikaError: as `ask_deploy`; `not_found` for the alias too; `bad_share`; `same_version`.
     """
     now = get(connection, alias)
     if not 1 <= share <= 99:
@@ -94,6 +95,7 @@ def ask_canary(
             f"「{alias}」はすでに {to.ref} です。カナリアには別の版を指定してください。",
             status=409,
         )
+    registry.get(connection, to.ref)
     _check_gate(to, override, reason)
     if now.canary_id != to.id:
         _check_no_canary(now)
@@ -159,10 +161,29 @@ def abort(connection: Connection, alias: str, *, actor: str, reason: str) -> Mov
     return moves.get(connection, move.id)
 
 
+def remove(connection: Connection, name: str, *, actor: str, reason: str) -> Alias:
+    """Remove an alias and its limits. Its history stays; engines that no other alias needs are ended by the supervisor.
+
+    Raises:
+        SumikaError: `not_found`; `move_open` and `canary_running` (409), until those are ended.
+    """
+    alias = get(connection, name)
+    moves.check_none_open(connection, name)
+    _check_no_canary(alias)
+    connection.execute(delete(_a).where(_a.c.name == name))
+    if limits.find(connection, ("alias", name)) != limits.NONE:
+        limits.clear(connection, ("alias", name))
+    served = str(registry.by_id(connection, alias.version_id).ref)
+    audit.append(connection, Action.ALIAS_REMOVE, name, reason=reason, actor=actor, details={"version": served})
+    return alias
+
+
 def before(connection: Connection, alias: Alias) -> int | None:
-    """The id of the version that a rollback would lead back to."""
+    """The id of the version that a rollback would lead back to. An alias that was removed and made again begins anew."""
+    made = select(func.max(_m.c.id)).where(_m.c.alias == alias.name, _m.c.state == "done", _m.c.generation == 0)
     return connection.scalar(
         select(_m.c.from_id)
+        .where(_m.c.id > func.coalesce(made.scalar_subquery(), 0))
         .where(_m.c.alias == alias.name, _m.c.state == "done", _m.c.to_id == alias.version_id, _m.c.from_id.is_not(None))
         .where(_m.c.kind.in_(("deploy", "promote")), _m.c.from_id != alias.version_id)
         .order_by(_m.c.id.desc())
@@ -175,8 +196,9 @@ def finish(connection: Connection, move: Move, canary: dict[str, Any] | None) ->
 
     Raises:
         SumikaError: `moved_meanwhile` (409), when the alias is at another generation than when the move was asked;
-            `move_ended` (409).
+            `move_ended` (409); `not_found`, when the version was removed.
     """
+    registry.get(connection, move.to_ref)
     leads: dict[str, int | None] = {"version_id": move.to_id, "canary_id": None, "canary_share": None}
     if move.kind == "canary":
         leads = {"canary_id": move.to_id, "canary_share": move.share}

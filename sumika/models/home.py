@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,16 +101,17 @@ class Home:
         """Make every folder, private to this user.
 
         Raises:
-            PermissionError: when the socket folder belongs to somebody else.
+            PermissionError: when the socket folder belongs to another user or, outside the home, is a link.
         """
         folders = (
             self.root, self.artifacts, self.incoming, self.imports, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets,
         )  # fmt: skip
         for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = self.sockets.stat()
-        if owner.st_uid != os.getuid():
-            raise PermissionError(f"{self.sockets} belongs to another user; remove it and start again")
+        outside = self.sockets.parent != self.root  # where another user may have put a link, which leads to their sockets later
+        found = self.sockets.lstat() if outside else self.sockets.stat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(f"{self.sockets} is not a folder of this user; remove it and start again")
         self.sockets.chmod(0o700)
 
 

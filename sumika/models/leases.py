@@ -59,9 +59,15 @@ def until(connection: Connection, name: str) -> str | None:
     return connection.scalar(select(_l.c.until).where(_l.c.name == name))
 
 
-def check(connection: Connection, lease: Lease) -> None:
-    """Raises SumikaError `fenced` when the lease went to somebody else; the caller's transaction must not go on."""
-    token = connection.scalar(select(_l.c.token).where(_l.c.name == lease.name, _l.c.holder == lease.holder))
+def check(connection: Connection, lease: Lease, *, lock: bool = True) -> None:
+    """Check that the lease is still this holder's and, with `lock`, keep it so until the caller's transaction ends.
+
+    Raises:
+        SumikaError: `fenced`, when the lease went to another holder; the caller's transaction must not go on.
+    """
+    # Writers wait for each other (`Store.write`). The row is locked for a takeover that does not come that way.
+    held = select(_l.c.token).where(_l.c.name == lease.name, _l.c.holder == lease.holder)
+    token = connection.scalar(held.with_for_update(read=True) if lock else held)
     if token != lease.token:
         raise SumikaError(
             "fenced",

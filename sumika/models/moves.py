@@ -83,15 +83,7 @@ def add(
     Raises:
         SumikaError: `move_open` (409), while another move of this alias is under way.
     """
-    running = connection.execute(_MOVES.where(_m.c.alias == alias, _m.c.state == "open")).first()
-    if running is not None:
-        other = _move(running)
-        raise SumikaError(
-            "move_open",
-            f"'{alias}' is already moving to {other.to_ref} (asked by {other.actor}). Wait for it to end, or end it with 'sumika abort {alias}'.",
-            f"「{alias}」は {other.to_ref} への切り替え中です(依頼者: {other.actor})。終わるのを待つか、sumika abort {alias} で中止してください。",
-            status=409,
-        )
+    check_none_open(connection, alias)
     wish = insert(_m).values(
         alias=alias, from_id=from_id, to_id=to_id, kind=kind, share=share, state="open", step="asked",
         actor=actor, reason=reason, generation=generation, asked_at=clock.now(),
@@ -102,6 +94,19 @@ def add(
         details=_facts(move) | ({"share": share} if share is not None else {}),
     )  # fmt: skip
     return move
+
+
+def check_none_open(connection: Connection, alias: str) -> None:
+    """Raises SumikaError `move_open` (409), while a move of this alias is under way."""
+    running = connection.execute(_MOVES.where(_m.c.alias == alias, _m.c.state == "open")).first()
+    if running is not None:
+        other = _move(running)
+        raise SumikaError(
+            "move_open",
+            f"'{alias}' is already moving to {other.to_ref} (asked by {other.actor}). Wait for it to end, or end it with 'sumika abort {alias}'.",
+            f"「{alias}」は {other.to_ref} への切り替え中です(依頼者: {other.actor})。終わるのを待つか、sumika abort {alias} で中止してください。",
+            status=409,
+        )
 
 
 def get(connection: Connection, move_id: int) -> Move:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,13 +58,21 @@ class Order:
 
 
 def submit(
-    store: Store, home: Home, asked: Asked, *, owner: str, creator: str, metadata: Mapping[str, str] | None, by: Any
-) -> Order:
-    """Put an order into the queue, to be prepared (its data read, its job made and checked) before it is trained."""
+    store: Store, home: Home, asked: Asked, *, owner: str, creator: str, metadata: Mapping[str, str] | None, by: Any,
+    check: Callable[[Connection], object] = lambda _: None,
+) -> Order:  # fmt: skip
+    """Put an order into the queue, to be prepared (its data read, its job made and checked) before it is trained.
+
+    `check` is called in the same transaction: what the order names may have been removed since it was looked at.
+
+    Raises:
+        SumikaError: what `check` raises.
+    """
     folder = runfiles.create(home.runs, asked.name)
     try:
         write_atomically(folder / runfiles.ORDER, json.dumps(asdict(asked), ensure_ascii=False).encode(), mode=0o600)
         with store.write(by=by) as connection:
+            check(connection)
             job = jobs.submit(connection, asked.name, folder.name, actor=creator, memory=0)
             row = {
                 "id": f"ftjob-{secrets.token_hex(12)}", "owner": owner, "job_id": job.id,

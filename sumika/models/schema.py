@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -88,6 +89,8 @@ moves = Table(
     CheckConstraint("kind in ('deploy', 'rollback', 'canary', 'promote', 'abort')", name="kind"),
     CheckConstraint("state in ('open', 'done', 'refused')", name="state"),
 )
+# At most one open move for each alias.
+Index("ix_moves_open", moves.c.alias, unique=True, sqlite_where=moves.c.state == "open", postgresql_where=moves.c.state == "open")
 
 # How many engines each base shall have, by the base's name; one where no row says otherwise.
 scales = Table(

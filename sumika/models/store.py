@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pysqlite3.dbapi2 as sqlite
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
 from sumika.models import schema
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _BUSY_TIMEOUT_MS = 5_000
+# Seconds that one statement may take on PostgreSQL: of acts, and of reports and searches. None: as long as it takes.
+STATEMENT_S = 10.0
+LONG_STATEMENT_S = 60.0
+# Seconds after which a database that was silent is asked again, by one caller. Meanwhile all others are refused at once.
+_SILENT_S = 3.0
 # How SQLite, and its driver, tell a file that holds what nobody wrote.
 _DAMAGED = (
     "disk image is malformed",
@@ -31,6 +37,7 @@ _DAMAGED = (
     "no such column",
     "no such table",
 )
+_READ_ONLY = "25006"  # PostgreSQL's read_only_sql_transaction
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -44,18 +51,25 @@ class Store:
     def __init__(self, url: str, *, by: Actor = UNNAMED, after_write: Callable[[Store], None] | None = None) -> None:
         self._by = by
         self._after_write = after_write
-        self.engine = _sqlite_engine(url) if url.startswith("sqlite") else create_engine(url, pool_pre_ping=True)
+        self.engine = _sqlite_engine(url) if url.startswith("sqlite") else _postgres_engine(url)
+        self._outage = _Outage()
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        with _told(self.engine), self.engine.connect() as connection, connection.begin():
+    def read(self, *, statement_s: float = STATEMENT_S) -> Iterator[Connection]:
+        """A transaction whose statements all see the same moment."""
+        options: dict[str, Any] = {"sumika_statement_s": statement_s}
+        if self.engine.dialect.name == "postgresql":
+            options["isolation_level"] = "REPEATABLE READ"
+        with self._began(options) as connection:
             yield connection
 
     @contextmanager
-    def write(self, *, quiet: bool = False, by: Actor | None = None) -> Iterator[Connection]:
-        """A write transaction of `by`; `quiet` ones (heartbeats) leave the revision where it is."""
-        options = {"sumika_write": True, "sumika_by": by or self._by}
-        with _told(self.engine), self.engine.connect().execution_options(**options) as connection, connection.begin():
+    def write(
+        self, *, quiet: bool = False, by: Actor | None = None, statement_s: float | None = STATEMENT_S
+    ) -> Iterator[Connection]:
+        """A write transaction of `by`, one at a time in the whole database; `quiet` ones (heartbeats) leave the revision where it is."""
+        options = {"sumika_write": True, "sumika_by": by or self._by, "sumika_statement_s": statement_s}
+        with self._began(options) as connection:
             yield connection
             if not quiet:
                 connection.execute(update(schema.revision).values(n=schema.revision.c.n + 1))
@@ -97,17 +111,24 @@ class Store:
 
     @contextmanager
     def migrating(self) -> Iterator[tuple[Connection, Config]]:
-        """One transaction in which Alembic's commands may change the schema; others wait until it ends."""
-        from sumika.models import upgrades
-
+        """One transaction in which Alembic's commands may change the schema, however long it takes; others wait until it ends."""
         config = alembic_config()
-        with _told(self.engine), self.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
-            upgrades.wait_turn(connection)
+        with self._began({"sumika_write": True, "sumika_statement_s": None}) as connection:
             config.attributes["connection"] = connection
             yield connection, config
 
     def close(self) -> None:
         self.engine.dispose()
+
+    @contextmanager
+    def _began(self, options: dict[str, Any]) -> Iterator[Connection]:
+        with (
+            _told(self.engine, self._outage),
+            self.engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
+            self._outage.over()
+            yield connection
 
 
 def alembic_config() -> Config:
@@ -128,22 +149,58 @@ def revision(connection: Connection) -> int:
     return int(connection.execute(select(schema.revision.c.n)).scalar_one())
 
 
+class _Outage:
+    """A database that was silent a moment ago: one caller at a time asks it again, all others are refused at once.
+
+    Otherwise each would wait in a thread of its own, and no thread would be left.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def check(self) -> None:
+        """Raises SumikaError `store_unavailable`."""
+        now = time.monotonic()
+        if now < self._until:
+            raise _unavailable("it was silent a moment ago")
+        if self._until:
+            self._until = now + _SILENT_S  # this caller asks; its own wait is bounded
+
+    def began(self) -> None:
+        self._until = time.monotonic() + _SILENT_S
+
+    def over(self) -> None:
+        self._until = 0.0
+
+
 @contextmanager
-def _told(engine: Engine) -> Iterator[None]:
+def _told(engine: Engine, outage: _Outage) -> Iterator[None]:
     """Turn a database that can't be written or reached, or is damaged, into a sentence that says what to do."""
+    outage.check()
     try:
         yield
     except DatabaseError as error:
         why = str(error.orig)
+        if _is_silent(error):
+            outage.began()
         if any(words in why for words in _DAMAGED):
             raise _broken(engine, why) from error
-        if isinstance(error, OperationalError):
+        if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
+            raise _read_only() from error
+        # What PostgreSQL refuses, but for what our own statement has wrong.
+        if isinstance(error, OperationalError) or (
+            engine.dialect.name == "postgresql" and not isinstance(error, IntegrityError | DataError)
+        ):
             raise _unavailable(why) from error
         raise
     except UnicodeDecodeError as error:  # of SQLite's own message, which quotes what it found
         raise _broken(engine, "it holds what is no text") from error
     except NoConnectionLeft as error:  # all wait for a database that is locked
         raise _unavailable("too many wait for it") from error
+
+
+def _is_silent(error: DatabaseError) -> bool:
+    return type(error.orig).__name__ == "ConnectionTimeout"  # by its name: psycopg is loaded only where it is used
 
 
 def _broken(engine: Engine, why: str) -> SumikaError:
@@ -169,6 +226,23 @@ def _unavailable(why: str) -> SumikaError:
     )
 
 
+def _read_only() -> SumikaError:
+    return SumikaError(
+        "store_unavailable",
+        "The database takes no writes: it is a standby, or default_transaction_read_only is on. Turn that off, or set SUMIKA_DATABASE_URL to the primary server.",
+        "データベースが読み取り専用のため書き込めません(スタンバイ、または default_transaction_read_only が on)。"
+        "設定を戻すか、SUMIKA_DATABASE_URL をプライマリサーバーに変更してください。",
+        status=503,
+        retry_after=5,
+    )
+
+
+def _postgres_engine(url: str) -> Engine:
+    from sumika.models import postgres  # here: psycopg takes a tenth of a start, and SQLite needs none of it
+
+    return postgres.engine(url)
+
+
 def _sqlite_engine(url: str) -> Engine:
     # pysqlite3 carries its own SQLite: the system's may lie in the range whose WAL can lose commits (3.7.0-3.51.2).
     def read_json(text: str) -> Any:
@@ -177,7 +251,7 @@ def _sqlite_engine(url: str) -> Engine:
         except ValueError as error:
             raise _broken(engine, str(error)) from error
 
-    engine = create_engine(url, module=sqlite, json_deserializer=read_json)
+    engine = create_engine(url, module=sqlite, json_deserializer=read_json, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:

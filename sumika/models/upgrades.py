@@ -19,16 +19,8 @@ from sumika.models import clock
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import sync_folder
 
-# Any number, the same in every release: whoever holds it in PostgreSQL may change the schema.
-_TURN = 7_266_452
 # A gateway that has not written its row for so long is none any more.
 _SILENT_S = 20
-
-
-def wait_turn(connection: Connection) -> None:
-    """Of several processes that start at once one changes the schema. On SQLite the write transaction is the turn."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
 
 
 def revisions(config: Config) -> list[str]:

@@ -221,7 +221,10 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/health/ready")
     async def ready(model: str | None = None) -> dict[str, str]:
-        """Whether traffic should come: some alias (or `model`) has an engine that is ready, or steps aside for a moment."""
+        """Whether traffic should come: some alias (or `model`) has an engine that is ready, or steps aside for a moment.
+
+        It should also while the store is unavailable: requests are answered by the last snapshot. `store` says so.
+        """
         snapshot = directory.snapshot
         routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
         is_ready = any(snapshot.ready_engines(route.main) or snapshot.changing(route.main.base_id) for route in routes)
@@ -233,7 +236,7 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
                 status=503,
                 retry_after=_READY_AGAIN_S,
             )
-        return {"status": "ready"}
+        return {"status": "ready", "store": "available" if directory.store_answers else "unavailable"}
 
 
 def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) -> None:

@@ -21,6 +21,7 @@ from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
 from sumika.models.limits import Limits
+from sumika.models.outage_log import OutageLog
 from sumika.models.registry import Kind, Version
 from sumika.models.store import Store, revision
 from sumika.models.tasks import Task
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 _BEAT_S = 1.0
+# Without an answer of the store for so long, it is unavailable.
+_SILENT_S = 3.0
 _ASIDE = ("draining", "asleep", "waking")
 
 
@@ -99,6 +102,8 @@ class Directory:
         self._worker_id = worker_id
         self._pid = pid
         self._beaten = 0.0
+        self._answered = time.monotonic()
+        self._outage = OutageLog(log, "the last snapshot of the store stays in use")
         self.snapshot = Snapshot()
         self._moved = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -151,8 +156,10 @@ class Directory:
                 if fresh is not None or news or loop.time() - self._beaten > _BEAT_S:
                     await asyncio.to_thread(self._beat, self._row(waiting), news)
                     self._beaten, self._told_waiting = loop.time(), waiting
+                self._answered = time.monotonic()
+                self._outage.worked()
             except SumikaError as error:
-                log.error("%s", error.en)
+                self._outage.failed(error)
             except Exception:  # a loop that ended here would honour revoked keys for ever
                 log.exception("the store holds something that can't be read; the last snapshot stays in use")
             await asyncio.sleep(_POLL_S)
@@ -161,9 +168,17 @@ class Directory:
         """Read at once, before the first request."""
         self.snapshot = self._read_if_moved(-1) or self.snapshot
 
+    @property
+    def store_answers(self) -> bool:
+        """Whether the store was read, and written where it had to be, in the last few seconds."""
+        return time.monotonic() - self._answered < _SILENT_S
+
     def leave(self) -> None:
-        with self._store.write(quiet=True) as connection:
-            engines.forget_gateways(connection, [self._worker_id])
+        try:
+            with self._store.write(quiet=True) as connection:
+                engines.forget_gateways(connection, [self._worker_id])
+        except SumikaError as error:  # the supervisor sees that it beats no more
+            log.error("%s", error.en)
 
     def _row(self, waiting: dict[int, int]) -> GatewayRow:
         running: defaultdict[str, dict[str, int]] = defaultdict(dict)

@@ -44,7 +44,9 @@ _HEALTH_STRIKES = 3
 # First pause, longest, and how long an engine serves that was not crashing in a loop.
 _RESTARTS_S = (1.0, 60.0, 30.0)
 _ROOM_EVERY_S = 1.0
-_NOT_THE_ENGINES_FAULT = ("fenced", "store_unavailable")
+_STORE_EVERY_S = 1.0
+# How often to try to remove the row of an engine that has ended.
+_FORGET_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,15 @@ class EngineContext:
             leases.check(connection, self.lease)
             yield connection
 
+    def check(self) -> None:
+        """Check the lease without writing, which works on a full disk too.
+
+        Raises:
+            SumikaError: `fenced`; `store_unavailable`.
+        """
+        with self.store.read() as connection:
+            leases.check(connection, self.lease, lock=False)
+
 
 class Keeper:
     """One engine for one base. `run` goes on until cancelled; `aim`, `may_rest` and `adapters.wanted` are the
@@ -94,6 +105,8 @@ class Keeper:
         self.state: engines.State = row.state
         self.failure: SumikaError | None = None
         self._told: str | None = None
+        # What the row does not say yet, because the store takes no writes.
+        self._unwritten: dict[str, object] = {}
 
     @property
     def ready(self) -> bool:
@@ -110,28 +123,41 @@ class Keeper:
     async def run(self) -> None:
         """Level-triggered: each round looks at what is and does the next thing towards what is wanted."""
         while True:
+            store_away = False
             try:
                 await self._live()
             except SumikaError as error:
-                if error.code in _NOT_THE_ENGINES_FAULT:
+                if error.code == "fenced":
                     raise
-                self._note(error)
+                store_away = error.code == "store_unavailable"
+                if not store_away:
+                    self._note(error)
             finally:
                 self.state = "failed"
                 self.adapters.forget()
                 await self._drop_client()
             await self._end_process()
-            await asyncio.sleep(self._pause())
+            await asyncio.sleep(_STORE_EVERY_S if store_away else self._pause())
             while self.aim == "sleep":  # it gave its memory back the hard way, and is started when it is asked for
                 await self._woken()
 
     async def stop(self) -> None:
         """End the engine for good and forget its row."""
-        self._become("stopping")
+        self.state = "stopping"
+        self._report(state="stopping")
         await self._drop_client()
         await self._end_process()
-        with self._context.write() as connection:
-            engines.forget(connection, self.id)
+        for tries_left in reversed(range(_FORGET_TRIES)):
+            try:
+                with self._context.write() as connection:
+                    engines.forget(connection, self.id)
+                return
+            except SumikaError as error:
+                if error.code != "store_unavailable":
+                    raise
+                if not tries_left:  # the next supervisor finds that its process has ended
+                    log.error("engine %s (%s): has ended, its row stays: %s", self.id, self.base.ref, error.en)
+            await asyncio.sleep(_STORE_EVERY_S)
 
     async def proof(self, version: Version) -> Verdict | None:
         """The canary's verdict on an adapter that is held (see `Adapters.proof`).
@@ -159,6 +185,7 @@ class Keeper:
 
     def _start(self) -> ProcessId:
         context = self._context
+        context.check()
         Path(self._row.socket).unlink(missing_ok=True)
         try:
             place = context.room.claim(self.id, self.base, self.folder)
@@ -169,7 +196,7 @@ class Keeper:
         except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
             raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
         self.state = "starting"
-        self._write(
+        self._report(
             state="starting", adapters=[], pid=self._process.pid, pid_started=self._process.started, error=None,
             gpu=place.pool.gpu, memory=place.planned,
         )  # fmt: skip
@@ -194,7 +221,8 @@ class Keeper:
             await self.adapters.load_next(client)
         gpu, memory = self._context.room.settle(self.id, live)
         self.failure = None
-        self._become("ready", error=None, gpu=gpu, memory=memory)
+        self.state = "ready"
+        self._report(state="ready", adapters=sorted(self.adapters.held), error=None, gpu=gpu, memory=memory)
         log.info("engine %s (%s): ready with %d adapters", self.id, self.base.ref, len(self.adapters.held))
 
     async def _serve(self, live: ProcessId, client: EngineClient) -> None:
@@ -205,7 +233,7 @@ class Keeper:
         pulse = asyncio.create_task(watch)
         try:
             while live.alive():
-                await self._pursue(client)
+                await self._pursue_if_stored(client)
                 if pulse.done():
                     raise self._died("it stopped generating", "生成が止まりました")
                 if time.monotonic() >= next_health:
@@ -223,7 +251,17 @@ class Keeper:
         """Once it has run well for a while, nobody need be told of restarts any more."""
         if self._backoff.restarts and self._served_s() > self._backoff.steady_s:
             self._backoff.restarts = 0
-            self._write(restarts=0)
+            self._report(restarts=0)
+
+    async def _pursue_if_stored(self, client: EngineClient) -> None:
+        """While the store takes no writes, everything stays as the gateways know it, and is tried again."""
+        if self._unwritten:
+            self._report()
+        try:
+            await self._pursue(client)
+        except SumikaError as error:
+            if error.code != "store_unavailable":
+                raise
 
     async def _pursue(self, client: EngineClient) -> None:
         """The next thing towards what is wanted."""
@@ -237,7 +275,8 @@ class Keeper:
             self._become("draining")
         elif self.state == "draining" and self.aim == "sleep" and self.may_rest():
             await self._sleeper.sleep(client, self.folder)
-            self._become("asleep", memory=self._context.room.promised(self.id))
+            self.state = "asleep"
+            self._report(state="asleep", adapters=sorted(self.adapters.held), memory=self._context.room.promised(self.id))
 
     async def _wake_up(self, client: EngineClient) -> None:
         place = self._context.room.claim(self.id, self.base, self.folder)
@@ -248,21 +287,22 @@ class Keeper:
             await self.adapters.load_next(client)
         if self._process is not None:
             self._context.room.settle(self.id, self._process)
-        self._become("ready")
+        self.state = "ready"
+        self._report(state="ready", adapters=sorted(self.adapters.held))
 
     async def _tend(self, client: EngineClient) -> None:
         while await self.adapters.load_next(client):
-            self._write(adapters=sorted(self.adapters.held))
+            self._report(adapters=sorted(self.adapters.held))
         while name := self.adapters.unneeded():
+            self._write(adapters=sorted(self.adapters.held - {name}))
             self.adapters.drop(name)
-            self._write(adapters=sorted(self.adapters.held))
             await self.adapters.unload(client, name)
 
     async def _answers(self, client: EngineClient) -> bool:
         try:
             if healthy := await client.healthy():
                 if self.state != "asleep" and await self.adapters.believe(client):
-                    self._write(adapters=sorted(self.adapters.held))
+                    self._report(adapters=sorted(self.adapters.held))
         except SumikaError as error:
             if error.code != "engine_unreachable":
                 raise
@@ -288,13 +328,27 @@ class Keeper:
             self._client = None
 
     def _become(self, state: engines.State, **values: object) -> None:
-        """Told to the gateways first: what they send must never meet an engine that will not answer."""
+        """Written for the gateways first: what they send must never meet an engine that will not answer.
+
+        Raises:
+            SumikaError: `store_unavailable`; the state is as it was then.
+        """
         self._write(state=state, adapters=sorted(self.adapters.held), **values)
         self.state = state
 
     def _write(self, **values: object) -> None:
         with self._context.write() as connection:
-            engines.change(connection, self.id, **values)
+            engines.change(connection, self.id, **self._unwritten | values)
+        self._unwritten = {}
+
+    def _report(self, **values: object) -> None:
+        """Write what is so whether it is written or not: where the store takes no writes, later."""
+        self._unwritten |= values
+        try:
+            self._write()
+        except SumikaError as error:
+            if error.code != "store_unavailable":
+                raise
 
     def _note(self, error: SumikaError) -> None:
         if self.failure is None or self.failure.en != error.en:
@@ -310,12 +364,12 @@ class Keeper:
             # Where bases share a card, somebody makes room when requests wait for this one.
             self.state = "asleep" if self._context.settings.sleep else "failed"
             if self._told != self.failure.en:
-                self._write(state=self.state, adapters=[], pid=None, error=self.failure.en)
+                self._report(state=self.state, adapters=[], pid=None, error=self.failure.en)
                 self._told = self.failure.en
             return _ROOM_EVERY_S
         pause = self._backoff.ended(self._served_s()) * random.uniform(0.8, 1.2)
         self._told = f"{self.failure.en if self.failure else 'the engine ended'}\nTried again in {pause:.0f} s (restart {self._backoff.restarts})."
-        self._write(state="failed", restarts=self._backoff.restarts, adapters=[], pid=None, error=self._told)
+        self._report(state="failed", restarts=self._backoff.restarts, adapters=[], pid=None, error=self._told)
         return pause
 
     def _died(self, en: str, ja: str) -> SumikaError:

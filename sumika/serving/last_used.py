@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sumika.models import clock, keys
 from sumika.models.actor import SYSTEM
 from sumika.models.errors import SumikaError
+from sumika.models.outage_log import OutageLog
 from sumika.models.store import Store
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class LastUsed:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._uses: dict[str, float] = {}
+        self._outage = OutageLog(log, "when keys were last used can't be written")
 
     def note(self, key_id: str) -> None:
         self._uses[key_id] = time.time()
@@ -46,6 +48,7 @@ class LastUsed:
             with self._store.write(quiet=True, by=SYSTEM) as connection:
                 keys.note_uses(connection, moments)
         except SumikaError as error:
-            log.error("when keys were last used could not be written: %s", error.en)
+            self._outage.failed(error)
             return False
+        self._outage.worked()
         return True

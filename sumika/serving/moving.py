@@ -73,15 +73,21 @@ class Moving:
 
     async def _prove_and_finish(self, move: Move, to: Version, ready: Sequence[Keeper]) -> None:
         try:
+            await self._prove(move, to, ready)
+        except SumikaError as error:
+            if error.code not in _PASSING:  # what passes is tried again: the move is open still
+                raise
+
+    async def _prove(self, move: Move, to: Version, ready: Sequence[Keeper]) -> None:
+        try:
             verdicts = [await keeper.proof(to) for keeper in ready] if to.kind == "adapter" else []
             with self._context.write() as connection:
                 aliases.finish(connection, move, _told([verdict for verdict in verdicts if verdict is not None]))
             log.info("alias %s: %s %s by %s", move.alias, move.kind, move.to_ref, move.actor)
         except SumikaError as error:
-            if error.code == "fenced":
+            if error.code in ("fenced", *_PASSING):
                 raise
-            if error.code not in _PASSING:
-                self.refuse(move, error)
+            self.refuse(move, error)
 
 
 def _told(verdicts: Sequence[Verdict]) -> dict[str, float | int] | None:

@@ -19,6 +19,7 @@ from sumika.models.aliases import Alias
 from sumika.models.engines import GatewayRow
 from sumika.models.errors import SumikaError
 from sumika.models.moves import Move
+from sumika.models.outage_log import OutageLog
 from sumika.models.registry import Version
 from sumika.models.store import revision
 from sumika.serving import engine_logs, plan
@@ -66,6 +67,7 @@ class Supervisor:
         self._seen_revision = -1
         self._looked_at = 0.0
         self._logs_bounded_at = 0.0
+        self._outage = OutageLog(log, "engines and moves stay as they are")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the engines until `stop`; then end them."""
@@ -77,10 +79,11 @@ class Supervisor:
                 try:
                     if self._something_moved():
                         self._reconcile(self._look())
+                    self._outage.worked()
                 except SumikaError as error:
                     if error.code != "store_unavailable":
                         raise
-                    log.error("%s", error.en)  # away for a moment: what runs goes on running
+                    self._outage.failed(error)  # what runs goes on running
                 await self._bound_logs()
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), _TICK_S)

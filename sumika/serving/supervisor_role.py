@@ -12,6 +12,7 @@ from collections.abc import Callable
 from sumika.models import leases
 from sumika.models.errors import SumikaError
 from sumika.models.leases import Lease
+from sumika.models.outage_log import OutageLog
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
@@ -50,8 +51,11 @@ async def supervise(settings: Settings, store: Store, parent: int | None, measur
             await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room, traces)).run(stop)
         finally:
             renewing.cancel()
-        with store.write(quiet=True) as connection:
-            leases.give_back(connection, lease)
+        try:
+            with store.write(quiet=True) as connection:
+                leases.give_back(connection, lease)
+        except SumikaError as error:  # it runs out by itself
+            log.error("the supervisor's lease could not be released: %s", error.en)
 
 
 async def _taken(store: Store, holder: str, stop: asyncio.Event) -> Lease | None:
@@ -61,11 +65,20 @@ async def _taken(store: Store, holder: str, stop: asyncio.Event) -> Lease | None
     that, since nobody else would end them.
     """
     seen: str | None = None
+    outage = OutageLog(log, "the supervisor's lease can't be acquired")
     while True:
         asked = stop.is_set()
-        with store.write(quiet=True) as connection:
-            lease = leases.take(connection, _ROLE, holder, _LEASE_S)
-            until = leases.until(connection, _ROLE)
+        try:
+            with store.write(quiet=True) as connection:
+                lease = leases.take(connection, _ROLE, holder, _LEASE_S)
+                until = leases.until(connection, _ROLE)
+            outage.worked()
+        except SumikaError as error:
+            if asked or error.code != "store_unavailable":
+                raise
+            outage.failed(error)
+            await asyncio.sleep(_RENEW_S)
+            continue
         if lease is not None:
             return lease
         if seen is None:
@@ -77,10 +90,12 @@ async def _taken(store: Store, holder: str, stop: asyncio.Event) -> Lease | None
 
 
 async def _renew(store: Store, lease: Lease) -> None:
+    outage = OutageLog(log, "the supervisor's lease can't be renewed")
     while True:
         await asyncio.sleep(_RENEW_S)
         try:
             with store.write(quiet=True) as connection:
                 leases.take(connection, _ROLE, lease.holder, _LEASE_S)
+            outage.worked()
         except SumikaError as error:
-            log.error("the supervisor's lease could not be renewed: %s", error.en)
+            outage.failed(error)

@@ -14,7 +14,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, MetaData, Table, insert, inspect, select, text
 
-from sumika.models import leases, store, upgrades
+from sumika.models import leases, moves, store, upgrades
 from sumika.models.errors import SumikaError
 from sumika.models.store import Store, alembic_config
 from tests.conftest import ROOT
@@ -121,6 +121,21 @@ def test_going_back_keeps_what_the_older_schema_can_hold(opened: Store, revision
     if revision >= "0004":  # the log's triggers came along
         with pytest.raises(Exception, match="append-only"), opened.write() as connection:
             connection.execute(text("update audit set actor = 'x'"))
+
+
+def test_of_several_open_moves_of_one_alias_the_newest_stays(opened: Store) -> None:
+    at(opened, "0008")
+    with opened.write() as connection:
+        row = connection.execute(text("select * from moves")).mappings().one()
+        table = Table("moves", MetaData(), autoload_with=connection)
+        for number, alias, state in ((101, "a", "open"), (102, "a", "open"), (103, "a", "done"), (104, "b", "open")):
+            connection.execute(insert(table).values({**row, "id": number, "alias": alias, "state": state, "ended_at": None}))
+    opened.migrate()
+    with opened.read() as connection:
+        found = {move.id: move for move in moves.history(connection) if move.id > 100}
+    assert {number: move.state for number, move in found.items()} == {101: "refused", 102: "open", 103: "done", 104: "open"}
+    assert found[101].step == "ended" and found[101].ended_at and found[101].failure is not None
+    assert found[101].failure.code == "superseded"
 
 
 def test_newer_database_is_refused_and_left_alone(opened: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,34 @@ def test_disk_that_takes_nothing_refuses_acts_and_serves_requests(own_stack: Sta
     assert stack.deploy("faq", stack.adapter("faq", stack.version("base@1"))).state == "done"
 
 
+def test_engine_that_dies_while_the_disk_is_full_is_started_again(own_stack: Stack) -> None:
+    stack = own_stack
+    stack.deploy("talk", stack.base())
+    supervisor, (engine,) = stack.role_pid("supervise"), stack.engines()
+    assert engine.pid is not None
+
+    def serves_again() -> bool:
+        for one in psutil.Process(supervisor).children():  # the fake engine notes what it was asked in a file
+            if one.pid != engine.pid:
+                _, hard = one.rlimit(psutil.RLIMIT_FSIZE)
+                one.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+        return stack.chat("talk").status_code == 200
+
+    with full(stack):
+        assert refused(add_team(stack, "never"))
+        os.kill(engine.pid, signal.SIGKILL)
+        until(lambda: not psutil.pid_exists(engine.pid or 0), what="it is gone")
+        until(serves_again, within=60, what="another serves in its place")
+    assert stack.role_pid("supervise") == supervisor, "the supervisor went on"
+
+    def written() -> bool:
+        (now,) = stack.engines()
+        return now.state == "ready" and now.pid != engine.pid and now.id == engine.id
+
+    until(written, within=15, what="the store knows it")
+    assert stack.deploy("faq", stack.adapter("faq", stack.version("base@1"))).state == "done"
+
+
 def test_gateway_that_has_no_memory_left_comes_back_and_the_engine_stays(own_stack: Stack) -> None:
     """What the kernel's OOM killer does to it, and what Python does when memory is refused."""
     stack = own_stack

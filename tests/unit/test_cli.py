@@ -133,6 +133,27 @@ def test_canary_promote_abort_and_scale_by_command(tmp_path: Path, make_adapter:
     assert said("scale", "base", "2") == {"base": "base", "replicas": 2}
 
 
+def test_undeploy_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    write_base(tmp_path / "base")
+    run("models", "import", "base", str(tmp_path / "base"))
+    deploy("talk", "base@1")
+    deploy("other", "base@1")
+    run("limits", "set", "alias", "talk", "--streams", "3")
+    asked = said("deploy", "talk", "base@1", "--no-wait")
+    status, told = fails(monkeypatch, capsys, "undeploy", "talk")
+    assert status != 0 and "sumika abort talk" in told and asked["state"] == "open"
+    run("abort", "talk")
+    assert said("undeploy", "talk", "--reason", "nobody asks it") == {"alias": "talk", "version": "base@1"}
+    assert [alias["alias"] for alias in said("status")["aliases"]] == ["other"] and said("limits", "list") == []
+    (row,) = said("audit", "list", "--action", "alias.remove", "--object", "talk")[:1]
+    assert (row["outcome"], row["reason"], row["details"]) == ("done", "nobody asks it", {"version": "base@1"})
+    status, told = fails(monkeypatch, capsys, "undeploy", "talk")
+    assert status != 0 and "talk" in told
+    assert "other is removed" in run("undeploy", "other")
+
+
 def test_status_of_an_empty_and_of_a_serving_home(tmp_path: Path) -> None:
     assert said("status") == {"aliases": [], "engines": [], "moves": []}
     assert "sumika deploy" in run("status")

@@ -142,3 +142,29 @@ def test_removed_version_imported_again_is_new(store: Store, home: Home, base_fo
         registry.remove(connection, first)
     second = importing.import_base(store, home, "base", base_folder)
     assert second.ref.number == 2 and second.digest == first.digest and second.folder != first.folder
+
+
+def test_alias_that_was_removed_and_made_again_begins_anew(store: Store, three: list[Version]) -> None:
+    for version in three[:2]:
+        deploy(store, version)
+    with store.write() as connection:
+        aliases.remove(connection, "faq", actor="me", reason="")
+        assert aliases.list_all(connection) == [] and len(moves.history(connection, "faq")) == 2
+        registry.remove(connection, three[0])
+    deploy(store, three[1])
+    assert refused(store) == "nothing_before"
+    deploy(store, three[2])
+    assert roll_back(store) == three[1].ref
+
+
+def test_alias_with_a_canary_is_not_removed(store: Store, three: list[Version]) -> None:
+    deploy(store, three[0])
+    with store.write() as connection:
+        move = aliases.ask_canary(connection, "faq", three[1], 10, actor="me", reason="")
+        with pytest.raises(SumikaError) as told:
+            aliases.remove(connection, "faq", actor="me", reason="")
+        assert told.value.code == "move_open"
+        aliases.finish(connection, move, None)
+        with pytest.raises(SumikaError) as told:
+            aliases.remove(connection, "faq", actor="me", reason="")
+        assert told.value.code == "canary_running"

@@ -16,6 +16,7 @@ from sumika.models import jobs, locks, runfiles
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.jobs import Job
+from sumika.models.outage_log import OutageLog
 from sumika.models.pools import Pool
 from sumika.models.store import Store
 
@@ -42,6 +43,7 @@ class Worker:
         self._store, self._home, self._room, self._command = store, home, room, command
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-64:]
         self._children: list[Child] = []
+        self._outage = OutageLog(log, "the queue stays as it is, trainings go on")
 
     def run(self, stop: Event) -> None:
         log.info("worker %s: waiting for training jobs", self._name)
@@ -65,8 +67,9 @@ class Worker:
                 self._look_after(child)
             if taking:
                 self._take()
+            self._outage.worked()
         except SumikaError as error:  # a store that is gone for a moment stops no training
-            log.error("worker: %s", error.en)
+            self._outage.failed(error)
 
     def _look_after(self, child: Child) -> None:
         with self._store.write(quiet=True) as connection:

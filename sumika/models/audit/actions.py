@@ -10,6 +10,7 @@ class Action(StrEnum):
     ALIAS_CANARY = "alias.canary"
     ALIAS_DEPLOY = "alias.deploy"
     ALIAS_PROMOTE = "alias.promote"
+    ALIAS_REMOVE = "alias.remove"
     ALIAS_ROLLBACK = "alias.rollback"
     AUDIT_EXPORT = "audit.export"
     AUDIT_GAP = "audit.gap"

@@ -22,8 +22,9 @@ def refusals(store: Store, action: Action, object: str, by: Actor | None = None)
     try:
         yield
     except SumikaError as error:
-        with suppress(SumikaError), store.write(by=by) as connection:  # the refusal stands, told or not
-            append(connection, action, object, outcome="refused", reason=error.code)
+        if error.code != "store_unavailable":
+            with suppress(SumikaError), store.write(by=by) as connection:  # the refusal stands, told or not
+                append(connection, action, object, outcome="refused", reason=error.code)
         raise
 
 

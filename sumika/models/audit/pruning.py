@@ -31,7 +31,7 @@ def prune(store: Store, home: Home, before: str, *, contents_only: bool = False)
     findings = verify(store, home)
     if not findings.ok:
         raise _broken(findings)
-    with locked(home), store.write(quiet=True) as connection:  # quiet: the witness would wait for our own lock
+    with locked(home), store.write(quiet=True, statement_s=None) as connection:  # quiet: the witness would wait for our own lock
         pruned = (_prune_contents if contents_only else _prune_rows)(connection, home, before)
     Witness(home).look(store)
     return pruned

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from sumika.models.audit import chain, checkpoints
 from sumika.models.audit.chain import AuditRow, Head
 from sumika.models.audit.witness import locked
 from sumika.models.home import Home
-from sumika.models.store import Store
+from sumika.models.store import LONG_STATEMENT_S, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,8 @@ class Snapshot:
 @contextmanager
 def opened(store: Store, home: Home) -> Iterator[Snapshot]:
     """The checkpoints are read first, so that none of them speaks of a row that is not seen yet."""
-    with ExitStack() as lock, store.read() as connection:
+    with ExitStack() as lock, store.read(statement_s=LONG_STATEMENT_S) as connection:
         lock.enter_context(locked(home, shared=True))
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         lines = checkpoints.read(home)
         snapshot = Snapshot(connection, lines, chain.head(connection))
         lock.close()

@@ -26,7 +26,7 @@ from sumika.models.backup.pack import Writer
 from sumika.models.backup.scratch import scratch
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home, sync_folder
-from sumika.models.store import Store
+from sumika.models.store import LONG_STATEMENT_S, Store
 
 HEADER = "backup.json"
 FORMAT = 1
@@ -86,8 +86,7 @@ def _write(store: Store, home: Home, pack: Writer, beside: Path, settings: Path 
         _add(pack, home, path)
     if settings is not None and settings.is_file():
         pack.add_file("settings.yaml", settings)
-    with store.read() as connection:
-        tables.one_moment(connection)
+    with store.read(statement_s=LONG_STATEMENT_S) as connection:
         found = tables.described(connection)
         header = {"format": FORMAT, "sumika": version("sumika"), "schema": tables.revision(connection), "made_at": clock.now()}
         pack.add(HEADER, json.dumps(header).encode())

@@ -19,12 +19,6 @@ PASSING = frozenset({"engines", "gateways", "leases", "sessions", "alembic_versi
 _ROWS = 1_000
 
 
-def one_moment(connection: Connection) -> None:
-    """From now on `connection`, whose transaction has read nothing yet, sees the database as it is at this moment."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-
-
 def revision(connection: Connection) -> str:
     """Of the schema, as Alembic names it."""
     return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())

@@ -1,4 +1,5 @@
-"""`/admin/v1/aliases`: where each leads, and asking it to lead elsewhere. Answers come at once; a move ends later."""
+"""`/admin/v1/aliases`: where each leads, and asking it to lead elsewhere. Answers come at once; a move ends later.
+Removing one is done at once."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 from sqlalchemy import Connection
 
@@ -63,6 +64,13 @@ def router(store: Store) -> APIRouter:
             back = aliases.before(connection, found)
             previous = str(registry.by_id(connection, back).ref) if back else None
             return described(connection, [found])[alias] | {"previous": previous, "moves": recent}
+
+    @routes.delete("/{alias}")
+    def remove(who: Asker, alias: str, reason: Annotated[str, Query(max_length=1000)] = "") -> dict[str, Any]:
+        with asked(who, Action.ALIAS_REMOVE, alias) as connection:
+            shown = described(connection, [aliases.get(connection, alias)])[alias]
+            aliases.remove(connection, alias, actor=who.id, reason=reason)
+            return shown
 
     @routes.post("/{alias}/deploy", status_code=202)
     def deploy(who: Asker, alias: str, wish: Deployment) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sumika.models import audit, clock, people
 from sumika.models.audit import Action, export, listing, verify
 from sumika.models.audit.listing import Filter
 from sumika.models.settings import Settings
-from sumika.models.store import Store
+from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.serving.admin.asking import After, Asker, Limit, actor, number, page
 from sumika.serving.admin.usage import Day, moment
 
@@ -40,7 +40,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
             clock.spell(end) if end else None,
             number(after),
         )
-        with store.read() as connection:
+        with store.read(statement_s=LONG_STATEMENT_S) as connection:
             rows = people.named(connection, [asdict(row) for row in listing.find(connection, wanted, limit + 1)])
         return page(rows, limit, lambda row: row["seq"], lambda row: row)
 

@@ -15,7 +15,7 @@ from sumika.models.audit import Action
 from sumika.models.home import Home
 from sumika.models.prices import Api, Prices, Server, Tokens
 from sumika.models.settings import Settings
-from sumika.models.store import Store
+from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.models.usage import report, table
 from sumika.models.usage.report import Span
 from sumika.serving.admin.asking import Asker, actor
@@ -90,7 +90,7 @@ def _tokens(store: Store, month: str) -> Tokens:
     year, number = map(int, month.split("-"))
     after = date(year + number // 12, number % 12 + 1, 1)
     begin, end = (datetime.combine(day, time()).astimezone() for day in (date(year, number, 1), after))
-    with store.read() as connection:
+    with store.read(statement_s=LONG_STATEMENT_S) as connection:
         rows = report.sums(connection, [], Span(begin, end))
     row = rows[0] if rows else {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
     return Tokens(prompt=row["prompt_tokens"], cached=row["cached_tokens"], completion=row["completion_tokens"])

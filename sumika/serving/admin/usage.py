@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from sumika.models import clock, people, spreadsheet
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.principals import Principal
-from sumika.models.store import Store
+from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.models.usage import activity, report
 from sumika.models.usage.report import Span
 from sumika.serving.admin.asking import Asker, Limit, page
@@ -26,7 +26,7 @@ def router(store: Store) -> APIRouter:
         """The columns asked for, and the rows that `who` may see."""
         names = [name.strip() for name in by.split(",") if name.strip()]
         span, team = Span(moment(since, "since"), moment(until, "until")), None if who.role == "admin" else who.team or ""
-        with store.read() as connection:
+        with store.read(statement_s=LONG_STATEMENT_S) as connection:
             rows = report.sums(connection, names, span, team=team)
             called = people.names(connection, {row["key"] for row in rows}) if "key" in names else {}
         return names, [row | ({"key_name": called.get(row["key"])} if "key" in names else {}) for row in rows]

@@ -48,7 +48,10 @@ def router(store: Store, home: Home) -> APIRouter:
         with audit.refusals(store, Action.JOB_SUBMIT, asked.suffix or asked.model, by):
             with store.read() as connection:
                 wanted = _wanted(connection, who, asked)
-            order = orders.submit(store, home, wanted, owner=who.owner, creator=who.id, metadata=asked.metadata, by=by)
+            order = orders.submit(
+                store, home, wanted, owner=who.owner, creator=who.id, metadata=asked.metadata, by=by,
+                check=lambda connection: _wanted(connection, who, asked),
+            )  # fmt: skip
         return told(order, request)
 
     @routes.get("")

@@ -50,9 +50,9 @@ class Api:
         """Raises SumikaError."""
         return await self._ask(who, "POST", path, {}, body)
 
-    async def delete(self, who: Principal, path: str) -> Any:
+    async def delete(self, who: Principal, path: str, **query: object) -> Any:
         """Raises SumikaError."""
-        return await self._ask(who, "DELETE", path, {}, {})
+        return await self._ask(who, "DELETE", path, query, {})
 
     async def _ask(self, who: Principal, method: str, path: str, query: dict[str, object], body: dict[str, Any]) -> Any:
         path = f"{_PREFIX}{path}"

@@ -17,6 +17,7 @@ _MOST_SHARE = 99
 
 def router(pages: Pages, api: Api) -> APIRouter:
     routes = APIRouter()
+    _add_removing(routes, pages, api)
 
     def followed(request: Request, alias: str, move: dict[str, Any]) -> Response:
         return pages.goes_to(request, f"/console/deployments/{alias}/moves/{move['id']}")
@@ -71,6 +72,14 @@ def router(pages: Pages, api: Api) -> APIRouter:
         return followed(request, alias, asked)
 
     return routes
+
+
+def _add_removing(routes: APIRouter, pages: Pages, api: Api) -> None:
+    @routes.post("/deployments/{alias}/remove")
+    async def remove(request: Request, who: Asker, alias: str) -> Response:
+        given = await form(request)
+        await api.delete(who, f"/aliases/{alias}", reason=one(given, "reason"))
+        return pages.goes_to(request, "/console/deployments")
 
 
 async def _now(api: Api, who: Asker, alias: str) -> dict[str, Any] | None:
