@@ -53,6 +53,7 @@ from sumika.serving.quarantine import Quarantine
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.suspects import Suspects
+from sumika.serving.throughput import Throughput
 
 if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
@@ -81,7 +82,17 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     quarantine = Quarantine(Suspects(settings.layout.suspects))
     tracing = _tracing(settings.telemetry.traces_url, worker_id)
     gateway = Gateway(
-        limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, quarantine, tracing
+        limits,
+        directory,
+        Placing(directory, limits),
+        upstream,
+        metrics,
+        recorder,
+        metering,
+        limiter,
+        quarantine,
+        Throughput(),
+        tracing,
     )
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -24,6 +25,8 @@ _BEGINNING = 64
 _REASON_BYTES = 64 * 1024
 # Of an answer in one piece, looked at before any of it is sent: nearly all are shorter.
 _HELD_BYTES = 1024 * 1024
+# Bytes a second. A client that reads more slowly, after `idle_s` of waiting in all, keeps a place at the engine from others.
+_SLOWEST_READER = 8 * 1024
 
 
 class ClientGone(Exception):
@@ -121,11 +124,17 @@ class Upstream:
         await answer.end()
 
     async def _pass_on(self, chunk: bytes, answer: Answer) -> None:
+        """Raises ClientGone for a client that reads nothing, or too slowly."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeouts.idle_s):
                 await answer.send(chunk)
         except TimeoutError:
             raise ClientGone from None
+        answer.sent_bytes += len(chunk)
+        answer.waited_s += time.monotonic() - began
+        if answer.waited_s > self._timeouts.idle_s + answer.sent_bytes / _SLOWEST_READER:
+            raise ClientGone
 
     async def _next(self, wire: Wire, answer: Answer) -> bytes:
         """The next piece of an answer. While a stream's engine is silent over a long prompt, a comment goes to the client now
@@ -154,7 +163,11 @@ async def _asked(wires: Wires, wire: Wire, path: str, headers: bytes, body: byte
         wire.close()
         wire = await wires.connect()
         wire.ask(engine_routes.path("gateway", "POST", path), headers, body)
-        await wire.begun()
+        try:
+            await wire.begun()
+        except BaseException:  # a timeout, or the client left: the caller knows only the first connection
+            wire.close()
+            raise
     return wire
 
 
@@ -172,8 +185,13 @@ class Answer:
         self.is_stream = is_stream
         self.count: Count = BodyCount() if dialect.counts else NoCount()
         self.started = False
+        # Whether the engine was asked to tell tokens in every event.
+        self.running_usage = False
         # Whether the engine was reached, so that it may have died of the request.
         self.asked = False
+        # How much the client read, and how long it let us wait for that in all.
+        self.sent_bytes = 0
+        self.waited_s = 0.0
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -189,7 +207,7 @@ class Answer:
         """Begin, with what of the engine's `headers` clients may see."""
         kept = [(b"content-type", headers[b"content-type"])]
         if self.is_stream:
-            self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage)
+            self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage, running=self.running_usage)
         elif b"content-length" in headers:
             kept.append((b"content-length", headers[b"content-length"]))
         await self._send({"type": "http.response.start", "status": 200, "headers": kept + self.headers})
@@ -276,22 +294,28 @@ async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
         ClientGone: when the client left first.
     """
     task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
-    gone = False
+    gone = ended = False
 
     def leave(_: asyncio.Future[None]) -> None:
+        """May be called after the work has ended: a watch that is done has this callback scheduled already."""
         nonlocal gone
-        gone = True
-        task.cancel()
+        if not ended:
+            gone = True
+            task.cancel()
 
     watch = asyncio.ensure_future(_disconnected(receive))
     watch.add_done_callback(leave)
     try:
         await work
     except asyncio.CancelledError:
-        if gone and not task.uncancel():  # by nobody else's wish
+        left, gone = gone, False
+        if left and not task.uncancel():  # by nobody else's wish
             raise ClientGone from None
         raise
     finally:
+        ended = True
+        if gone:  # the work ended all the same, or by an error of its own: what comes next is not to be cancelled
+            task.uncancel()
         watch.remove_done_callback(leave)
         watch.cancel()
 
