@@ -27,6 +27,7 @@ from sumika.models.store import Store
 from sumika.serving import admin, browser_sessions, console, openapi, requests
 from sumika.serving.access import Table, by_a_person, not_this_way, nothing_here
 from sumika.serving.bulk.service import Bulk
+from sumika.serving.cache_salt import CacheSalts
 from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.console.api import Api
 from sumika.serving.console.pages import Pages
@@ -92,6 +93,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
         limiter,
         quarantine,
         Throughput(),
+        CacheSalts(settings.layout.cache_key),
         tracing,
     )
     bulk = Bulk(settings, store, gateway, worker_id)
