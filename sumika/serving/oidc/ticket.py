@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from sumika.models.secret_file import read_or_create
+from sumika.models.home import write_atomically
 
 # Signing in takes a person and a second factor; longer than this is somebody else's ticket.
 LIFE_S = 600
@@ -45,7 +45,7 @@ class Tickets:
     """Seals and opens tickets with the key in `path`, which all workers of a home share."""
 
     def __init__(self, path: Path) -> None:
-        self._fernet = Fernet(read_or_create(path, Fernet.generate_key))
+        self._fernet = Fernet(_key(path))
 
     def seal(self, ticket: Ticket) -> str:
         return self._fernet.encrypt(json.dumps(asdict(ticket)).encode()).decode()
@@ -64,3 +64,17 @@ def own_path(text: str) -> str:
         return HOME
     parts = urlsplit(text)
     return text if not parts.scheme and not parts.netloc and " " not in text and len(text) <= 512 else HOME
+
+
+def _key(path: Path) -> bytes:
+    """Made where it is missing; of workers that start at once, one's is kept."""
+    if not path.exists():
+        mine = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        write_atomically(mine, Fernet.generate_key(), mode=0o600)
+        try:
+            path.hardlink_to(mine)
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    return path.read_bytes()
