@@ -112,6 +112,7 @@ class Inference:
         answer = RecordedAnswer(
             scope, send, record, self._operation.dialect, is_stream=request.streams, shows_usage=request.shows_usage
         )
+        answer.holds = self._operation.holds
         await unless_gone(receive, self._forward(principal, sensitivity, request, turn, answer, record))
 
     async def _forward(

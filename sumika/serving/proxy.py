@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sumika.models.errors import SumikaError
 from sumika.serving import engine_errors, engine_routes
 from sumika.serving.dialects import Dialect
+from sumika.serving.engine_answers import check_events, check_whole
 from sumika.serving.engine_errors import EngineError
 from sumika.serving.replies import language
 from sumika.serving.usage_events import BodyCount, Count, NoCount, StreamCount
@@ -74,6 +75,8 @@ class Upstream:
                 if not answer.takes(wire.headers):
                     raise engine_errors.rubbish()
                 held = b"" if answer.is_stream else await self._beginning(wire)
+                if not answer.is_stream:
+                    check_whole(held, answer.holds, complete=wire.complete and not wire.waiting)
                 await answer.start(wire.headers)
                 if held:
                     await self._pass_on(held, answer)
@@ -100,11 +103,7 @@ class Upstream:
 
     async def _beginning(self, wire: Wire) -> bytes:
         """An answer that is no stream, whole where it is not very long: who would get half of one gets an error, or another
-        engine's answer.
-
-        Raises:
-            SumikaError: `engine_failed`, where it is no object of JSON.
-        """
+        engine's answer."""
         said = b""
         while len(said) < _HELD_BYTES:
             async with asyncio.timeout(self._timeouts.idle_s):
@@ -112,8 +111,6 @@ class Upstream:
             if not more:
                 break
             said += more
-        if not said.lstrip().startswith(b"{") or (wire.complete and not wire.waiting and not said.rstrip().endswith(b"}")):
-            raise engine_errors.rubbish()
         return said
 
     async def _pump(self, wire: Wire, answer: Answer) -> None:
@@ -174,7 +171,7 @@ async def _asked(wires: Wires, wire: Wire, path: str, headers: bytes, body: byte
 class Answer:
     """What goes back to the client: status and headers once, then bytes; for a broken stream one error event.
 
-    `is_stream`: whether a stream of events was asked for, else one object of JSON."""
+    `is_stream`: whether a stream of events was asked for, else one object of JSON, which has a field `holds`."""
 
     def __init__(self, scope: Scope, send: Send, dialect: Dialect, *, is_stream: bool, shows_usage: bool) -> None:
         self._scope = scope
@@ -183,6 +180,7 @@ class Answer:
         self._shows_usage = shows_usage
         self._last_event = b""
         self.is_stream = is_stream
+        self.holds = "choices"
         self.count: Count = BodyCount() if dialect.counts else NoCount()
         self.started = False
         # Whether the engine was asked to tell tokens in every event.
@@ -220,6 +218,8 @@ class Answer:
             EngineError, EngineLost: where a stream tells that the engine failed; what came before has gone on.
         """
         chunk = self.count.feed(chunk)
+        if self.is_stream:
+            check_events(chunk)
         failure = chunk.find(self._dialect.fails) if self.is_stream else -1
         if chunk and failure:
             await self.pass_on(chunk if failure < 0 else chunk[:failure])
