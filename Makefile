@@ -1,6 +1,5 @@
 # Two commands to know: `make demo` (everything, from nothing) and `make test`.
 PYTHON_VERSION := 3.11
-UV_VERSION := 0.13.9
 # CUDA build of vLLM where an NVIDIA GPU answers, CPU build where not; ENGINE=cpu or ENGINE=cuda decides otherwise.
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 BASE ?= gemma-3-270m
@@ -13,7 +12,7 @@ STAMP := .venv/.installed-$(ENGINE)
 # PyTorch's CPU build is on no general registry: from a folder of wheels where PIP_FIND_LINKS names one, else uv's own knowledge of where it lies.
 TORCH := $(if $(filter cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu))
 
-.PHONY: demo serve install unit test test-all soak debian check format lock clean
+.PHONY: demo serve install unit test test-all soak debian check format lock images clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -27,16 +26,17 @@ serve: install ## Start the gateway and the engines, without the show
 
 install: $(STAMP) ## Install everything into .venv, by hash, from constraints/
 
-$(UV):
-	@echo "› installing uv $(UV_VERSION)"
+$(UV): constraints/tools.txt
+	@echo "› installing uv and hatchling, by hash, into .tools"
 	@python3 -m venv .tools
-	@.tools/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	@.tools/bin/python -m pip install --quiet --only-binary :all: --require-hashes --requirement constraints/tools.txt
+	@touch $@
 
 $(STAMP): pyproject.toml constraints/$(ENGINE).txt | $(UV)
 	@echo "› installing Sumika with the $(ENGINE) build of vLLM (about 4 GB for cpu, 12 GB for cuda)"
 	@test -x $(PY) || $(UV) venv --quiet --python $(PYTHON_VERSION) .venv
 	@$(UV) pip sync --python $(PY) --require-hashes $(TORCH) constraints/$(ENGINE).txt
-	@$(UV) pip install --quiet --python $(PY) --no-deps --editable .
+	@$(UV) pip install --quiet --python $(PY) --no-deps --build-constraints constraints/tools.txt --editable .
 	@rm -f .venv/.installed-*; touch $@
 
 # Debian's own programs, which the tests drive: Chromium for the console (with a font for the Japanese in its screenshots), Caddy, Compose and
@@ -77,11 +77,16 @@ format: install ## Mend what ruff can mend
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 lock: $(UV) ## Resolve constraints/ again from pyproject.toml
+	@$(UV) pip compile --quiet constraints/tools.in --universal --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header \
+	  --output-file constraints/tools.txt
 	@$(UV) pip compile --quiet pyproject.toml --extra cpu --extra finetune --extra test --override constraints/overrides.txt \
 	  $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) --python-version $(PYTHON_VERSION) --python-platform x86_64-manylinux_2_31 \
 	  --generate-hashes --no-annotate --no-header --output-file constraints/cpu.txt
 	@$(UV) pip compile --quiet pyproject.toml --extra cuda --extra finetune --extra test --python-version $(PYTHON_VERSION) \
 	  --python-platform x86_64-manylinux_2_31 --generate-hashes --no-annotate --no-header --output-file constraints/cuda.txt
+
+images: ## Pin the container images: ask the registries for their digests (needs docker), and write them into deploy/ and the compose file
+	@python3 deploy/images.py
 
 clean: ## Remove the environment and caches; weights and data under var/ stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache

@@ -85,8 +85,8 @@ def completion(body: dict[str, Any], words: list[str]) -> dict[str, Any]:
             "usage": usage(len(words))}  # fmt: skip
 
 
-def chunks(body: dict[str, Any], words: list[str], kind: str) -> Iterator[bytes]:
-    """The events of a stream before its usage."""
+def chunks(body: dict[str, Any], words: list[str], kind: str, each: int = 1) -> Iterator[bytes]:
+    """The events of a stream before its usage. `each`: tokens that one stands for, as with speculative decoding."""
     head = {"id": "x", "object": kind, "created": 1, "model": body["model"]}
     said, why = message(body, "") if kind == "chat.completion.chunk" else ({}, "stop")
     deltas: list[dict[str, Any]] = [{"content": word} for word in words]
@@ -106,11 +106,13 @@ def chunks(body: dict[str, Any], words: list[str], kind: str) -> Iterator[bytes]
             "text": delta.get("content", ""),
             "finish_reason": why if number == len(deltas) else None,
         }
-        yield event(head | {"choices": [choice]})
+        asked = (body.get("stream_options") or {}).get("continuous_usage_stats")
+        told = {"usage": {"prompt_tokens": 5, "total_tokens": 5 + number * each, "completion_tokens": number * each}}
+        yield event(head | {"choices": [choice]} | (told if asked else {}))
 
 
-def last(body: dict[str, Any], words: list[str], kind: str) -> bytes:
+def last(body: dict[str, Any], words: list[str], kind: str, each: int = 1) -> bytes:
     """The usage, where it was asked for, and the end."""
-    told = {"id": "x", "object": kind, "created": 1, "model": body["model"], "choices": [], "usage": usage(len(words))}
+    told = {"id": "x", "object": kind, "created": 1, "model": body["model"], "choices": [], "usage": usage(len(words) * each)}
     asked = (body.get("stream_options") or {}).get("include_usage")
     return (event(told) if asked else b"") + b"data: [DONE]\n\n"

@@ -1,7 +1,7 @@
 """A fake vLLM: a real process on a Unix socket that answers as vLLM does, and does on demand what vLLM won't.
 
 Faults come from `fake.json` beside the socket, read again at each request (an engine's environment is closed):
-start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_bytes, chunk_delay_s, die_after_chunks, hang, hang_generation,
+start_delay_s, load_delay_s, canary_delay_s, unload_delay_s, refuse_start, chunks, chunk_bytes, chunk_delay_s, tokens_per_event, die_after_chunks, hang, hang_generation,
 ignore_sigterm, load_error, as_base, nonsense, refuse ({status, message}), prefill_s (of a stream, after its headers), poison (a text that kills it), core_dies_of (a text),
 raw ({text, times, then}: bytes in place of an answer's, head and all; then: close, or hang). What was asked last lies in
 `ENGINE.asked` beside the socket. With --enable-sleep-mode it sleeps and wakes, and writes its memory (bytes) to
@@ -179,7 +179,8 @@ class Fake:
         if kind == "/v1/messages":
             return fake_apis.message_events(body, words), fake_apis.message_end(body, words)
         kind = "chat.completion.chunk" if kind == "chat.completion" else kind
-        return fake_answers.chunks(body, words, kind), fake_answers.last(body, words, kind)
+        each = self.script("tokens_per_event", 1)
+        return fake_answers.chunks(body, words, kind, each), fake_answers.last(body, words, kind, each)
 
     async def other(self, request: web.Request) -> web.StreamResponse:
         """An endpoint that only some kinds of engines have."""

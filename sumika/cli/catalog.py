@@ -16,7 +16,9 @@ from sumika.serving import machine
 
 _GIB = 2**30
 _THOUSAND = 1_000
-_COLUMNS = ("id", "task", "parameters", "weights", "KV/1,000 tokens", "commercial", "fits", "checked", "licence")
+# Of a commit, in the table.
+_SHORT = 8
+_COLUMNS = ("id", "task", "parameters", "weights", "KV/1,000 tokens", "revision", "commercial", "fits", "checked", "licence")
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +44,7 @@ def show(
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Whole lines: nine columns don't fit 80 characters, and a table that is cropped to them loses figures."""
+    """Whole lines: ten columns don't fit 80 characters, and a table that is cropped to them loses figures."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -65,6 +67,7 @@ def _row(entry: CatalogEntry, fits: bool) -> tuple[str, ...]:
         f"{entry.parameters / 1e9:.2f} B",
         f"{entry.weights_bytes / _GIB:.1f} GiB",
         "?" if kv is None else f"{kv * _THOUSAND / _GIB:.3f} GiB",
+        (entry.source.revision or "")[:_SHORT] or ("package" if entry.source.pinned else catalog.UNPINNED),
         entry.licence.commercial,
         "✓" if fits else "✗",
         "✓" if entry.checked.served else "unverified",

@@ -46,9 +46,17 @@ def doctor(
             output.out().print(_MARKS[finding.level], told, highlight=False)
         output.out().print()
         rows: list[tuple[Any, ...]] = [
-            ("✓" if fitting[e.id] else "✗", e.id, f"{e.parameters / 1e9:.2f} B", f"{e.weights_bytes / _GIB:.1f} GiB")
+            (
+                "✓" if fitting[e.id] else "✗",
+                e.id,
+                f"{e.parameters / 1e9:.2f} B",
+                f"{e.weights_bytes / _GIB:.1f} GiB",
+                "" if e.source.pinned else catalog.UNPINNED,
+            )
             for e in entries
         ]
-        output.print_table(("fits", "model", "parameters", "bf16 weights"), rows, ("The catalog is empty.", "カタログは空です。"))
+        output.print_table(
+            ("fits", "model", "parameters", "bf16 weights", "revision"), rows, ("The catalog is empty.", "カタログは空です。")
+        )
     if not healthy:
         raise typer.Exit(1)

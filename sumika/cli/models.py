@@ -86,12 +86,19 @@ def import_model(
 @app.command()
 def pull(
     model: Annotated[str, typer.Argument(metavar="ID", help="A catalog id ('configs/catalog/'), or its hub id.")],
+    revision: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="The hub's commit to take, in place of the catalog's.")
+    ] = None,
+    unpinned: Annotated[
+        bool, typer.Option("--unpinned", help="Take the newest of a model whose revision the catalog does not pin.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Bring in a model of the catalog; the only command that may use the network."""
     with opened() as (settings, store), audit.told(store, Action.MODEL_PULL, model) as told:
-        version = pulling.pull(settings, store, catalog.get(model))
+        version = pulling.pull(settings, store, catalog.get(model), revision=revision, unpinned=unpinned)
         told["version"] = str(version.ref)
+        told["revision"] = version.meta.get("source", {}).get("revision", "")
     _tell(version, settings, json)
 
 

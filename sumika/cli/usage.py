@@ -18,7 +18,7 @@ from sumika.models.usage.report import Span
 from sumika.serving.clerk import Clerk
 
 _HEADS = {
-    "partial": "part.", "prompt_tokens": "prompt", "cached_tokens": "cached", "completion_tokens": "completion",
+    "partial": "part.", "estimated": "est.", "prompt_tokens": "prompt", "cached_tokens": "cached", "completion_tokens": "completion",
     "reasoning_tokens": "reasoning", "first_ms": "first ms", "duration_ms": "ms",
 }  # fmt: skip
 

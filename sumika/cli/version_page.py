@@ -42,6 +42,7 @@ def _lineage(facts: Facts) -> Iterable[Line]:
     yield _t("adapters on it", "この上のアダプター"), ", ".join(facts["adapters"])
     yield _t("catalog", "カタログ"), _at(facts, "catalog")
     yield _t("from", "入手元"), _at(facts, "source", "hub") or _at(facts, "source", "package")
+    yield _t("commit", "コミット"), _at(facts, "source", "revision")
     yield _t("imported from", "取り込み元"), _at(imported, "path") or _at(imported, "from")
     if signed:
         yield (

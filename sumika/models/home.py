@@ -88,6 +88,11 @@ class Home:
         return self.root / "login.key"
 
     @property
+    def cache_key(self) -> Path:
+        """What salts of the engines' prefix cache are made with; a new one costs cached prompts."""
+        return self.root / "cache.key"
+
+    @property
     def sockets(self) -> Path:
         """The 0700 folder of the engines' sockets: under the root, or a short one in the temporary folder
         when the root's path is too long for a socket."""

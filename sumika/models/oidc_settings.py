@@ -59,7 +59,8 @@ class Grant(BaseModel):
 
 
 class IssuerSettings(BaseModel):
-    """One issuer. `audience`: what its access tokens for Sumika are made out to; `client_id`: the console's."""
+    """One issuer. `audience`: what its access tokens for Sumika are made out to; `client_id`: the console's. `clients`: whose access tokens are
+    taken beside; where there are any, a token must say who asked for it, in `client_claim` where that is set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,6 +70,7 @@ class IssuerSettings(BaseModel):
     client_id: _Text
     client_secret_file: Path | None = None
     clients: list[_Text] = Field(default_factory=list, max_length=100)
+    client_claim: _Text | None = None
     algorithms: list[Algorithm] = Field(default=["RS256"], min_length=1)
     subject_claim: Literal["sub", "oid"] = "sub"
     groups_claim: _Text = "groups"

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -278,6 +279,7 @@ usage = Table(
     Column("reasoning_tokens", Integer),
     Column("first_ms", Integer),
     Column("duration_ms", Integer, nullable=False),
+    Column("estimated", Boolean, nullable=False, server_default=false()),
 )
 
 # The same, summed by month (of the server's time zone) for each key, team and alias; written with the rows.

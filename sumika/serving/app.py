@@ -27,6 +27,7 @@ from sumika.models.store import Store
 from sumika.serving import admin, browser_sessions, console, openapi, requests
 from sumika.serving.access import Table, by_a_person, not_this_way, nothing_here
 from sumika.serving.bulk.service import Bulk
+from sumika.serving.cache_salt import CacheSalts
 from sumika.serving.clerk import Clerk, ClerkProcess
 from sumika.serving.console.api import Api
 from sumika.serving.console.pages import Pages
@@ -53,6 +54,7 @@ from sumika.serving.quarantine import Quarantine
 from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.suspects import Suspects
+from sumika.serving.throughput import Throughput
 
 if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
@@ -81,7 +83,18 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     quarantine = Quarantine(Suspects(settings.layout.suspects))
     tracing = _tracing(settings.telemetry.traces_url, worker_id)
     gateway = Gateway(
-        limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, quarantine, tracing
+        limits,
+        directory,
+        Placing(directory, limits),
+        upstream,
+        metrics,
+        recorder,
+        metering,
+        limiter,
+        quarantine,
+        Throughput(),
+        CacheSalts(settings.layout.cache_key),
+        tracing,
     )
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.types import Scope
 
@@ -11,8 +11,8 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.serving.replies import ANTHROPIC_PATHS
 
-# An access token of an issuer who puts every group into it takes a few kilobytes.
-_LONGEST_HEADER = 16 * 1024
+# An access token of an issuer who puts every group into it takes a few kilobytes. Longer ones are read to say so.
+_LONGEST_HEADER = 64 * 1024
 
 
 class Authenticator(Protocol):
@@ -22,12 +22,20 @@ class Authenticator(Protocol):
         """None for whatever it does not take, whyever: nobody is told the reason."""
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """An authenticator that knows more of some tokens than that it does not take them."""
+
+    def explain(self, token: str) -> SumikaError | None:
+        """What to tell in place of `invalid_api_key`; None, as a rule: whoever tries tokens learns nothing."""
+
+
 async def authenticate(scope: Scope, authenticators: Sequence[Authenticator]) -> Principal:
     """Who sent this request.
 
     Raises:
         SumikaError: `invalid_api_key` (401), the same for none, malformed, unknown, expired and revoked; what an
-            authenticator raises that could not find out.
+            authenticator raises that could not find out, or tells of a good token (`explain`).
     """
     token = _token(scope)
     if token is not None:
@@ -35,6 +43,9 @@ async def authenticate(scope: Scope, authenticators: Sequence[Authenticator]) ->
             principal = await authenticator.identify(token)
             if principal is not None:
                 return principal
+        for authenticator in authenticators:
+            if isinstance(authenticator, Explaining) and (error := authenticator.explain(token)) is not None:
+                raise error
     raise unknown()
 
 

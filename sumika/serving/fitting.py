@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from sumika.models.errors import SumikaError
-from sumika.models.principals import Principal
 from sumika.models.tasks import Task
 from sumika.serving.directory import Target
 from sumika.serving.operations import Operation
@@ -40,9 +37,3 @@ def check_fits(alias: str, target: Target, operation: Operation, request: Asked)
             f"「{alias}」は思考を分けて出力できません(ベースモデルに推論パーサーがありません)。thinking を省いてください。",
             param="thinking",
         )
-
-
-def salt(principal: Principal) -> str:
-    """What parts a team's entries of the prefix cache from all others', for a key without a team the key's. No secret:
-    clients can't set one, and engines are reached by us alone."""
-    return hashlib.sha256(principal.owner.encode()).hexdigest()[:32]

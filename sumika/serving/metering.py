@@ -45,6 +45,9 @@ class Metering:
         self._metrics = metrics
         self._drain = drain
         self._numbers = itertools.count()
+        # Requests that an engine works for, by id: the row of each if this process were killed now; those that no journal tells of yet.
+        self._open: dict[str, Callable[[], UsageRow]] = {}
+        self._opened: list[str] = []
         self._journal = self._next()
         self._waiting: list[UsageRow] = []
         # Tokens that the table does not know yet, by the journal that holds them; and what it knew when we last looked.
@@ -57,8 +60,15 @@ class Metering:
         self._failing = False
         self._stop = asyncio.Event()
 
+    def begin(self, request: str, interrupted: Callable[[], UsageRow]) -> None:
+        """A request goes to an engine. Until its row is noted, journals hold `interrupted`, which is counted if this process is killed."""
+        if request not in self._open:
+            self._opened.append(request)
+        self._open[request] = interrupted
+
     def note(self, row: UsageRow) -> bool:
         """Keep one row; False where there is no room any more, so that it is lost."""
+        self._open.pop(row.request, None)
         if len(self._waiting) >= MOST_WAITING:
             self._metrics.usage_lost.inc()
             return False
@@ -101,9 +111,19 @@ class Metering:
             del self._waiting[: len(batch)]
             self._current += table.tokens_by_subject(batch)
             self._unsynced = True
+        await self._write_opened()
         if self._unsynced and time.monotonic() - self._synced_at >= SYNC_S:
             await asyncio.to_thread(self._journal.sync)
             self._unsynced, self._synced_at = False, time.monotonic()
+
+    async def _write_opened(self) -> None:
+        """What is over within one step needs no entry."""
+        opened = list(self._opened)
+        found = [self._open[request] for request in opened if request in self._open]
+        if found:
+            await asyncio.to_thread(lambda: self._journal.append_open([row() for row in found]))
+            self._unsynced = True
+        del self._opened[: len(opened)]
 
     async def _turn(self, *, ending: bool) -> None:
         """Close the journal, so that it may be drained, and see what is in the table by now."""
@@ -111,7 +131,11 @@ class Metering:
             await asyncio.to_thread(self._end)
         elif not self._journal.empty:
             fresh = await asyncio.to_thread(self._next)
-            await asyncio.to_thread(self._release)
+            try:
+                await asyncio.to_thread(self._release)
+            except OSError:
+                fresh.close(remove=True)
+                raise
             self._journal = fresh
         drained, self._spent = await asyncio.to_thread(self._look, table.month_of(clock.now()))
         for path in drained:
@@ -120,9 +144,20 @@ class Metering:
         self._turned_at = time.monotonic()
 
     def _next(self) -> Journal:
-        return journal.create(self._folder, f"{self._worker_id}-{next(self._numbers)}")
+        """One that tells of all that is open now, so that older ones need not."""
+        fresh = journal.create(self._folder, f"{self._worker_id}-{next(self._numbers)}")
+        if self._open:
+            try:
+                fresh.append_open([row() for row in list(self._open.values())])
+            except OSError:
+                fresh.close(remove=True)
+                raise
+        return fresh
 
-    def _release(self) -> None:
+    def _release(self, *, last: bool = False) -> None:
+        if not (last and self._open):  # no later journal would tell of who is open
+            self._journal.seal()
+            self._unsynced = True
         if self._unsynced:
             self._journal.sync()
         self._closed[self._journal.path], self._current = self._current, Counter()
@@ -133,7 +168,7 @@ class Metering:
         if self._journal.empty:
             self._journal.close(remove=True)
         else:
-            self._release()
+            self._release(last=True)
 
     def _look(self, month: str) -> tuple[list[Path], Mapping[Subject, int]]:
         """Which journals are gone, and after that what the table holds: rows may be seen in both for a moment, never in neither."""

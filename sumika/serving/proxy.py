@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -12,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sumika.models.errors import SumikaError
 from sumika.serving import engine_errors, engine_routes
 from sumika.serving.dialects import Dialect
+from sumika.serving.engine_answers import check_events, check_whole
 from sumika.serving.engine_errors import EngineError
 from sumika.serving.replies import language
 from sumika.serving.usage_events import BodyCount, Count, NoCount, StreamCount
@@ -24,6 +26,8 @@ _BEGINNING = 64
 _REASON_BYTES = 64 * 1024
 # Of an answer in one piece, looked at before any of it is sent: nearly all are shorter.
 _HELD_BYTES = 1024 * 1024
+# Bytes a second. A client that reads more slowly, after `idle_s` of waiting in all, keeps a place at the engine from others.
+_SLOWEST_READER = 8 * 1024
 
 
 class ClientGone(Exception):
@@ -71,6 +75,8 @@ class Upstream:
                 if not answer.takes(wire.headers):
                     raise engine_errors.rubbish()
                 held = b"" if answer.is_stream else await self._beginning(wire)
+                if not answer.is_stream:
+                    check_whole(held, answer.holds, complete=wire.complete and not wire.waiting)
                 await answer.start(wire.headers)
                 if held:
                     await self._pass_on(held, answer)
@@ -97,11 +103,7 @@ class Upstream:
 
     async def _beginning(self, wire: Wire) -> bytes:
         """An answer that is no stream, whole where it is not very long: who would get half of one gets an error, or another
-        engine's answer.
-
-        Raises:
-            SumikaError: `engine_failed`, where it is no object of JSON.
-        """
+        engine's answer."""
         said = b""
         while len(said) < _HELD_BYTES:
             async with asyncio.timeout(self._timeouts.idle_s):
@@ -109,8 +111,6 @@ class Upstream:
             if not more:
                 break
             said += more
-        if not said.lstrip().startswith(b"{") or (wire.complete and not wire.waiting and not said.rstrip().endswith(b"}")):
-            raise engine_errors.rubbish()
         return said
 
     async def _pump(self, wire: Wire, answer: Answer) -> None:
@@ -121,11 +121,17 @@ class Upstream:
         await answer.end()
 
     async def _pass_on(self, chunk: bytes, answer: Answer) -> None:
+        """Raises ClientGone for a client that reads nothing, or too slowly."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeouts.idle_s):
                 await answer.send(chunk)
         except TimeoutError:
             raise ClientGone from None
+        answer.sent_bytes += len(chunk)
+        answer.waited_s += time.monotonic() - began
+        if answer.waited_s > self._timeouts.idle_s + answer.sent_bytes / _SLOWEST_READER:
+            raise ClientGone
 
     async def _next(self, wire: Wire, answer: Answer) -> bytes:
         """The next piece of an answer. While a stream's engine is silent over a long prompt, a comment goes to the client now
@@ -154,14 +160,18 @@ async def _asked(wires: Wires, wire: Wire, path: str, headers: bytes, body: byte
         wire.close()
         wire = await wires.connect()
         wire.ask(engine_routes.path("gateway", "POST", path), headers, body)
-        await wire.begun()
+        try:
+            await wire.begun()
+        except BaseException:  # a timeout, or the client left: the caller knows only the first connection
+            wire.close()
+            raise
     return wire
 
 
 class Answer:
     """What goes back to the client: status and headers once, then bytes; for a broken stream one error event.
 
-    `is_stream`: whether a stream of events was asked for, else one object of JSON."""
+    `is_stream`: whether a stream of events was asked for, else one object of JSON, which has a field `holds`."""
 
     def __init__(self, scope: Scope, send: Send, dialect: Dialect, *, is_stream: bool, shows_usage: bool) -> None:
         self._scope = scope
@@ -170,10 +180,16 @@ class Answer:
         self._shows_usage = shows_usage
         self._last_event = b""
         self.is_stream = is_stream
+        self.holds = "choices"
         self.count: Count = BodyCount() if dialect.counts else NoCount()
         self.started = False
+        # Whether the engine was asked to tell tokens in every event.
+        self.running_usage = False
         # Whether the engine was reached, so that it may have died of the request.
         self.asked = False
+        # How much the client read, and how long it let us wait for that in all.
+        self.sent_bytes = 0
+        self.waited_s = 0.0
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -189,7 +205,7 @@ class Answer:
         """Begin, with what of the engine's `headers` clients may see."""
         kept = [(b"content-type", headers[b"content-type"])]
         if self.is_stream:
-            self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage)
+            self.count = StreamCount(self._dialect.usage, shows_usage=self._shows_usage, running=self.running_usage)
         elif b"content-length" in headers:
             kept.append((b"content-length", headers[b"content-length"]))
         await self._send({"type": "http.response.start", "status": 200, "headers": kept + self.headers})
@@ -202,6 +218,8 @@ class Answer:
             EngineError, EngineLost: where a stream tells that the engine failed; what came before has gone on.
         """
         chunk = self.count.feed(chunk)
+        if self.is_stream:
+            check_events(chunk)
         failure = chunk.find(self._dialect.fails) if self.is_stream else -1
         if chunk and failure:
             await self.pass_on(chunk if failure < 0 else chunk[:failure])
@@ -276,22 +294,28 @@ async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
         ClientGone: when the client left first.
     """
     task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
-    gone = False
+    gone = ended = False
 
     def leave(_: asyncio.Future[None]) -> None:
+        """May be called after the work has ended: a watch that is done has this callback scheduled already."""
         nonlocal gone
-        gone = True
-        task.cancel()
+        if not ended:
+            gone = True
+            task.cancel()
 
     watch = asyncio.ensure_future(_disconnected(receive))
     watch.add_done_callback(leave)
     try:
         await work
     except asyncio.CancelledError:
-        if gone and not task.uncancel():  # by nobody else's wish
+        left, gone = gone, False
+        if left and not task.uncancel():  # by nobody else's wish
             raise ClientGone from None
         raise
     finally:
+        ended = True
+        if gone:  # the work ended all the same, or by an error of its own: what comes next is not to be cancelled
+            task.uncancel()
         watch.remove_done_callback(leave)
         watch.cancel()
 

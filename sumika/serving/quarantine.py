@@ -7,7 +7,6 @@ another: what kills mostly kills at once, and whoever gets an answer is a suspec
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
+from sumika.serving import suspects
 from sumika.serving.process import ProcessId
 from sumika.serving.suspects import FORGOTTEN_AFTER_S, Suspects
 
@@ -44,22 +44,22 @@ class _Failed:
 class Quarantine:
     """What one gateway worker does with its requests, by what all workers know."""
 
-    def __init__(self, suspects: Suspects, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, known: Suspects, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._suspects = suspects
+        self._suspects = known
         self._failed: list[_Failed] = []
         self._one_by_one = asyncio.Lock()
 
     @asynccontextmanager
-    async def turn(self, body: Callable[[], bytes]) -> AsyncIterator[None]:
-        """Wait until a request may go to an engine. `body` is what tells it from others; it is asked for only where somebody
+    async def turn(self, body: Callable[[], bytes], owner: str = "") -> AsyncIterator[None]:
+        """Wait until a request of `owner` may go to an engine. `body` is what tells it from others; it is asked for only where somebody
         is suspected.
 
         Raises:
             SumikaError: `request_quarantined`.
         """
         self._settle()
-        mark = _mark(body()) if self._suspects else b""
+        mark = suspects.mark(body(), owner) if self._suspects else b""
         if mark not in self._suspects:
             yield
             return
@@ -68,13 +68,13 @@ class Quarantine:
             self._check(mark)  # the one before may have been the same
             yield
 
-    async def failed(self, body: bytes, engine: EngineRow, *, lost: bool = False) -> None:
-        """A request failed at `engine`, which may have died of it, or be about to. Where the connection is `lost`, wait a moment
+    async def failed(self, body: bytes, engine: EngineRow, owner: str = "", *, lost: bool = False) -> None:
+        """A request of `owner` failed at `engine`, which may have died of it, or be about to. Where the connection is `lost`, wait a moment
         for its end, so that whoever tries another engine is known by then."""
         if engine.pid is None or engine.pid_started is None:
             return
         process = ProcessId(engine.pid, engine.pid_started)
-        self._failed.append(_Failed(_mark(body), process, self._now()))
+        self._failed.append(_Failed(suspects.mark(body, owner), process, self._now()))
         del self._failed[:-_MOST_FAILED]
         looks = _LOOKS if lost else 0
         while looks and process.alive():
@@ -83,9 +83,9 @@ class Quarantine:
         self._settle()  # the next worker that it goes to may be another
 
     def answered(self, body: Callable[[], bytes]) -> None:
-        """A request was answered, so it kills no engine."""
+        """A request was answered, so it kills no engine, whoever sends it."""
         if self._suspects:
-            self._suspects.clear(_mark(body()))
+            self._suspects.clear(suspects.mark(body(), ""))
 
     def _settle(self) -> None:
         """See which engines have died meanwhile, and forget what is long ago."""
@@ -132,7 +132,3 @@ async def _at_most(lock: asyncio.Lock, seconds: float) -> AsyncIterator[None]:
     finally:
         timer.cancel()
         let_go()
-
-
-def _mark(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()

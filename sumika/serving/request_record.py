@@ -21,7 +21,8 @@ from sumika.serving.limiting.refusals import RateLimited
 from sumika.serving.limiting.standing import Standing
 from sumika.serving.metrics import UNKNOWN, Metrics
 from sumika.serving.proxy import Answer
-from sumika.serving.usage_events import Count, StreamCount, Tokens
+from sumika.serving.throughput import Throughput
+from sumika.serving.usage_events import Count, NoCount, StreamCount, Tokens
 
 log = logging.getLogger("sumika.serving.inference")
 
@@ -29,13 +30,29 @@ log = logging.getLogger("sumika.serving.inference")
 CLIENT_CLOSED = 499
 # Which version answered, or would have.
 VERSION_HEADER = "x-sumika-version"
+# What a client pays at least, of the answer it reserved, where it leaves before an answer in one piece is there.
+LEAST_SHARE = 0.25
+# How the row of a request says that its gateway died.
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an engine was asked to generate, and since when (monotonic seconds)."""
+
+    base_id: int
+    choices: int
+    most_completion: int
+    began: float
+    throughput: Throughput
 
 
 @dataclass(slots=True)
 class RequestRecord:
     """What is told of one request. Nothing of what it said, but `content`, which goes nowhere unsealed.
 
-    `prompt_estimate`: tokens of the prompt as the gateway guesses them, for when the engine never told.
+    `prompt_estimate`: tokens of the prompt as the gateway guesses them, for when the engine never told. `work`: what the last engine was asked
+    for; None where none was. `blocked_since`: the client is not reading what was sent to it then.
     """
 
     request_id: str
@@ -52,7 +69,8 @@ class RequestRecord:
     ended: float = 0
     admitted: bool = False
     content: tuple[bytes, list[bytes]] | None = None
-    dispatched: bool = False
+    work: Work | None = None
+    blocked_since: float | None = None
     prompt_estimate: int = 0
     count: Count | None = None
     held: Reservation | None = None
@@ -69,6 +87,11 @@ class RequestRecord:
         """Whose limits count."""
         named: list[tuple[Kind, str | None]] = [("key", self.key), ("team", self.team), ("alias", self.alias)]
         return [(kind, name) for kind, name in named if name is not None]
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a limit of tokens or a budget is held against this request."""
+        return self.held is not None and self.held.counts_tokens
 
     def headers(self) -> dict[str, str]:
         """What is ours to tell beside the answer: which version speaks, and how limits stand."""
@@ -91,6 +114,10 @@ class RequestRecord:
         self.status = self.status or 500  # ended by a fault of ours
         self.ended = time.monotonic()
         self._told = self.count.tokens if self.count is not None else None
+        if self._told is not None and self.work is not None and self._told.completion:
+            events = self.count.events if self.count is not None else 0
+            work = self.work
+            work.throughput.learn(work.base_id, self._told.completion, work.choices, self.ended - work.began, events)
 
     @property
     def _seconds(self) -> float:
@@ -100,23 +127,56 @@ class RequestRecord:
     def partial(self) -> bool:
         """Whether an engine worked for this request and never told how much."""
         cut = self.first_byte is not None or self.status == CLIENT_CLOSED or self.code == "engine_timeout"
-        return self.dispatched and cut and self._told is None
+        return self.work is not None and cut and self._told is None
+
+    @property
+    def estimated(self) -> bool:
+        """Whether `tokens` are a guess of ours, the engine having told none."""
+        return self.partial and (self.count is None or self.count.running is None)
 
     def tokens(self) -> Tokens:
-        """As vLLM counted them; the gateway's estimate where it never told; none where no engine did anything."""
-        if self.partial:
-            return Tokens(self.prompt_estimate, self.count.events if self.count is not None else 0)
+        """As vLLM counted them; charged by `_cut_off` where it never told; none where no engine did anything."""
+        if self.partial and self.work is not None:
+            return self._cut_off(self.work, self.ended)
         return self._told or Tokens()
+
+    def _cut_off(self, work: Work, now: float) -> Tokens:
+        """Of a stream: the engine's running count, else the events that passed, and what it made while the client did not read.
+        Of an answer in one piece, which nobody has seen: what an engine makes in that time; `LEAST_SHARE` at least, where the client left."""
+        running = self.count.running if self.count is not None else None
+        if isinstance(self.count, NoCount):
+            return self.count.tokens
+        if isinstance(self.count, StreamCount):
+            seen = (running and running.completion) or round(self.count.events * work.throughput.per_event(work.base_id))
+            unread = 0.0 if self.blocked_since is None else now - self.blocked_since
+            made = seen + work.throughput.tokens(work.base_id, unread, work.choices)
+        else:
+            made = work.throughput.tokens(work.base_id, now - work.began, work.choices)
+            if self.status == CLIENT_CLOSED:
+                made = max(made, round(work.most_completion * LEAST_SHARE))
+        prompt = self.prompt_estimate if running is None else running.prompt
+        return Tokens(prompt, min(made, work.most_completion))
 
     def usage(self, endpoint: Endpoint) -> UsageRow:
         """For the usage table."""
-        tokens = self.tokens()
+        code = "" if self.code == UNKNOWN else self.code
+        return self._row(endpoint, self.tokens(), self.status, code, self.ended, partial=self.partial, estimated=self.estimated)
+
+    def interrupted(self, endpoint: Endpoint) -> UsageRow:
+        """The row for the case that this process ends now."""
+        now = time.monotonic()
+        tokens = self._cut_off(self.work, now) if self.work is not None else Tokens()
+        estimated = self.count is None or self.count.running is None
+        return self._row(endpoint, tokens, 500, INTERRUPTED, now, partial=True, estimated=estimated)
+
+    def _row(
+        self, endpoint: Endpoint, tokens: Tokens, status: int, code: str, ended: float, *, partial: bool, estimated: bool
+    ) -> UsageRow:
         return UsageRow(
-            self.request_id, self.at, self.key, self.team, self.alias, self.version, endpoint, self.status,
-            "" if self.code == UNKNOWN else self.code, self.partial,
+            self.request_id, self.at, self.key, self.team, self.alias, self.version, endpoint, status, code, partial,
             tokens.prompt, tokens.cached, tokens.completion, tokens.reasoning,
-            None if self.first_byte is None else round((self.first_byte - self.began) * 1000), round(self._seconds * 1000),
-            self.role,
+            None if self.first_byte is None else round((self.first_byte - self.began) * 1000), round((ended - self.began) * 1000),
+            self.role, estimated,
         )  # fmt: skip
 
     def tell(self, metrics: Metrics) -> None:
@@ -168,4 +228,6 @@ class RecordedAnswer(Answer):
             self._record.first_byte, self._record.count = time.monotonic(), self.count
         if self._record.content is not None:
             self._record.content[1].append(chunk)
+        self._record.blocked_since = time.monotonic()
         await super().pass_on(chunk)
+        self._record.blocked_since = None

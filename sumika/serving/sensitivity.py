@@ -20,8 +20,8 @@ def said(headers: Iterable[tuple[bytes, bytes]]) -> Sensitivity:
     return one_of(SENSITIVITIES, b", ".join(sorted(told)).decode("latin-1"), HEADER.decode())
 
 
-def check_sensitivity(principal: Principal, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises SumikaError `bad_value`, as `said`; `sensitivity_refused` (403)."""
+def check_sensitivity(principal: Principal, headers: Iterable[tuple[bytes, bytes]]) -> Sensitivity:
+    """What the request says of its data. Raises SumikaError `bad_value`, as `said`; `sensitivity_refused` (403)."""
     sensitivity = said(headers)
     if not principal.may_send(sensitivity):
         raise SumikaError(
@@ -33,3 +33,4 @@ def check_sensitivity(principal: Principal, headers: Iterable[tuple[bytes, bytes
             status=403,
             param=HEADER.decode(),
         )
+    return sensitivity

@@ -2,13 +2,16 @@
 
 It is a file that all append to, a line for each thing learnt; between two looks at it only its size is asked for. It tells hashes
 of requests, nothing of what they say, and losing it costs an engine or two, so it is not synced.
+
+A mark is the hash of a body and, behind it, of whose request it is: who ends engines has only their own requests refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +24,13 @@ _MOST = 4_096
 # Lines of what is forgotten since are swept out by whoever makes it longer than this.
 _LARGEST_BYTES = 2**20
 _RAN, _CLEARED = "ran", "cleared"
+_BODY_BYTES = 32
+_OWNER_BYTES = 8
+
+
+def mark(body: bytes, owner: str) -> bytes:
+    """What tells a request from others."""
+    return hashlib.sha256(body).digest() + hashlib.sha256(owner.encode()).digest()[:_OWNER_BYTES]
 
 
 class Suspects:
@@ -31,6 +41,7 @@ class Suspects:
         self._now = now
         # Which engines ended, and when the last did; the oldest first.
         self._known: OrderedDict[bytes, tuple[frozenset[ProcessId], float]] = OrderedDict()
+        self._by_body: defaultdict[bytes, set[bytes]] = defaultdict(set)
         self._read = (0, 0)  # inode, and how far
 
     def __len__(self) -> int:
@@ -44,7 +55,7 @@ class Suspects:
         self._catch_up()
         now = self._now()
         while self._known and (len(self._known) > _MOST or abs(now - next(iter(self._known.values()))[1]) > FORGOTTEN_AFTER_S):
-            self._known.popitem(last=False)
+            self._forget(next(iter(self._known)))
 
     def deaths(self, mark: bytes) -> int:
         return len(self._known[mark][0]) if mark in self._known else 0
@@ -58,11 +69,26 @@ class Suspects:
         return True
 
     def clear(self, mark: bytes) -> None:
-        if self._known.pop(mark, None):
+        """This body was answered: it ends no engine, whoever sends it."""
+        if self._clear(mark):
             self._tell(f"{_CLEARED} {mark.hex()}")
+
+    def _clear(self, mark: bytes) -> bool:
+        same = list(self._by_body.get(mark[:_BODY_BYTES], ()))
+        for one in same:
+            self._forget(one)
+        return bool(same)
+
+    def _forget(self, mark: bytes) -> None:
+        del self._known[mark]
+        same = self._by_body[mark[:_BODY_BYTES]]
+        same.discard(mark)
+        if not same:
+            del self._by_body[mark[:_BODY_BYTES]]
 
     def _learn(self, mark: bytes, engine: ProcessId, at: float) -> None:
         ended, last = self._known.pop(mark, (frozenset[ProcessId](), at))
+        self._by_body[mark[:_BODY_BYTES]].add(mark)
         self._known[mark] = ((ended if abs(at - last) <= FORGOTTEN_AFTER_S else frozenset()) | {engine}, at)
 
     def _tell(self, line: str) -> None:
@@ -107,4 +133,4 @@ class Suspects:
                 if abs(self._now() - float(at)) <= FORGOTTEN_AFTER_S:
                     self._learn(bytes.fromhex(mark), ProcessId(int(pid), started), float(at))
             case [kind, mark] if kind == _CLEARED:
-                self._known.pop(bytes.fromhex(mark), None)
+                self._clear(bytes.fromhex(mark))

@@ -13,6 +13,11 @@ from typing import Any
 from sumika.serving.wire import EngineLost
 
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+# How an event tells the tokens of its choice so far; the event that ends the stream has no choice.
+_RUNNING_MARK = b',"usage":{"prompt_tokens":'
+_RUNNING = re.compile(rb',"usage":\{"prompt_tokens":(\d{1,10}),"total_tokens":\d{1,10},"completion_tokens":(\d{1,10})[^{}]*\}')
+_CHOICE_MARK = b'"choices":[{"index":'
+_CHOICE = re.compile(rb"\d{1,4}")
 _EVENT_END = b"\n\n"
 # An answer that is no stream ends with its usage and a few fields that are null, or begins with it (rerank).
 _TAIL_BYTES = 4096
@@ -37,12 +42,15 @@ class StreamCount:
     """Server-sent events: what goes on to the client, the tokens its last event tells, and how many events there were.
 
     `mark`: what that event holds. `shows_usage`: the client asked for that last event too. Only whole events go on, so what an engine that died began to
-    say does not run into the error that follows.
+    say does not run into the error that follows. `running`: every event tells its choice's tokens (`continuous_usage_stats`), which the client did
+    not ask for.
     """
 
-    def __init__(self, mark: bytes, *, shows_usage: bool) -> None:
+    def __init__(self, mark: bytes, *, shows_usage: bool, running: bool = False) -> None:
         self._mark = mark
         self._shows_usage = shows_usage
+        self._running: dict[int, int] | None = {} if running else None
+        self._prompt = 0
         self._begun = b""
         self.tokens: Tokens | None = None
         self.events = 0
@@ -56,8 +64,29 @@ class StreamCount:
             if len(self._begun) > _MOST_EVENT_BYTES:
                 raise EngineLost("an event has no end")
         self.events += chunk.count(_EVENT_END)
+        if self._running is not None:
+            chunk = self._without_running(chunk, self._running)
         at = chunk.find(self._mark)
         return chunk if at < 0 else self._last_event(chunk, at)
+
+    @property
+    def running(self) -> Tokens | None:
+        """The engine's own count so far; None where it tells none."""
+        return Tokens(self._prompt, sum(self._running.values())) if self._running else None
+
+    def _without_running(self, chunk: bytes, counts: dict[int, int]) -> bytes:
+        kept, end = b"", 0
+        while (at := chunk.find(_RUNNING_MARK, end)) >= 0:
+            begun = chunk.rfind(_EVENT_END, 0, at)
+            named = chunk.find(_CHOICE_MARK, max(0, begun), at)
+            choice = _CHOICE.match(chunk, named + len(_CHOICE_MARK)) if named >= 0 else None
+            told = _RUNNING.match(chunk, at) if choice else None
+            if choice is None or told is None:
+                break
+            counts[int(choice[0])], self._prompt = int(told[2]), int(told[1])
+            kept += chunk[end:at]
+            end = told.end()
+        return kept + chunk[end:] if end else chunk
 
     def _last_event(self, chunk: bytes, at: int) -> bytes:
         start = chunk.rfind(_EVENT_END, 0, at)
@@ -70,6 +99,8 @@ class StreamCount:
 
 class BodyCount:
     """An answer in one piece of JSON."""
+
+    running = None
 
     def __init__(self) -> None:
         self._head = b""
@@ -91,6 +122,7 @@ class NoCount:
     """An answer that no model worked for: nothing of it counts."""
 
     tokens = Tokens(0, 0)
+    running = None
     events = 0
 
     def feed(self, chunk: bytes) -> bytes:

@@ -8,6 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,23 @@ def test_nothing_of_a_file_stands_in_a_log_and_its_acts_in_the_audit_log(client:
         ]
     assert rows == [("file.create", made.id, "done"), ("file.remove", made.id, "done")]
     assert os.listdir(stack.settings.layout.files / ".drafts") == []
+
+
+def test_sixteen_slow_uploads_of_one_key_leave_others_alone(stack: Stack, team_keys: dict[str, str]) -> None:
+    begun = form(("purpose", None, b"batch"), ("file", "a.jsonl", ROWS), end=False)
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {team_keys['soumu']}\r\ncontent-length: {len(begun) + 99}\r\n"
+        "content-type: multipart/form-data; boundary=xyz\r\n\r\n"
+    ).encode()
+    with ExitStack() as links:
+        slow = [links.enter_context(socket.create_connection((stack.settings.host, stack.settings.port))) for _ in range(16)]
+        for link in slow:
+            link.settimeout(30)
+            link.sendall(head + begun[:50])
+        until(lambda: sum(bool(select.select([link], [], [], 0)[0]) for link in slow) == 12, what="twelve are refused")
+        for link in slow:
+            if select.select([link], [], [], 0)[0]:
+                told = link.recv(4096)
+                assert told.startswith(b"HTTP/1.1 429 ") and b"too_many_uploads" in told
+        whole = form(("purpose", None, b"batch"), ("file", "b.jsonl", ROWS))
+        assert post(stack, team_keys["eigyo"], whole).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from sumika.models import teams
+from sumika.models.principals import Sensitivity
 from tests.integration.conftest import Stack, until
 
 TOOL: Any = {
@@ -119,6 +121,22 @@ def test_team_parts_the_prefix_cache_and_our_id_is_the_engines(stack: Stack, cli
     assert salts["soumu"][0] == salts["soumu"][1] != salts["keiri"][0]
     assert salts[None][0] != salts[None][1], "keys without a team share nothing"
     assert all(len(salt) == 32 for group in salts.values() for salt in group)
+
+
+def test_public_request_finds_nothing_of_a_confidential_one_in_the_prefix_cache(stack: Stack) -> None:
+    with stack.store.write() as connection:
+        teams.create(connection, "jinji", "")
+    wide, narrow = (stack.new_key(team="jinji", sensitivity=most)[0] for most in ("confidential", "public"))
+
+    def salt(key: str, sensitivity: Sensitivity) -> str:
+        with stack.client(key, **{"x-sumika-sensitivity": sensitivity}) as asking:
+            assert asking.post("/v1/chat/completions", json={"model": "plain", "messages": [USER]}).status_code == 200
+        return str(stack.asked(stack.version("plain@1"))["body"]["cache_salt"])
+
+    public, confidential = salt(wide, "public"), salt(wide, "confidential")
+    assert public == salt(narrow, "public") != confidential
+    assert public != hashlib.sha256(b"team:jinji").hexdigest()[:32], "no salt follows from a team's name"
+    assert stack.settings.layout.cache_key.stat().st_mode & 0o777 == 0o600
 
 
 def test_silent_stream_is_kept_alive_by_comments(own_patience: Stack) -> None:

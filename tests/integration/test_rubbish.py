@@ -49,6 +49,13 @@ WHOLE = {
     "events in place of json": (EVENTS + sized("data: {}\n\n"), 502),
     "no json": (JSON + sized("Internal error"), 502),
     "half of json": (JSON + sized('{"id":"x","choices":[{"message":{"content":"se'), 502),
+    "garbage in braces": (JSON + sized("{garbage}"), 502),
+    "an empty object": (JSON + sized("{}"), 502),
+    "wrong UTF-8": (JSON + sized('{"choices":"\xff\xfe"}'), 502),
+    "an error with 200": (JSON + sized('{"error":{"message":"zq7marked","code":500}}'), 502),
+    "a death with 200": (JSON + sized('{"error":{"message":"EngineCore encountered an issue. See stack trace","code":500}}'), 503),
+    "another API's answer": (JSON + sized('{"object":"list","data":[]}'), 502),
+    "wrong UTF-8 at length": (JSON + sized('{"choices":"\xff' + "x" * 2**20 + '"}'), 502),
     "nothing": (JSON + sized(""), 502),
     "broken off": (JSON + 'content-length: 500\r\n\r\n{"id":', 503),
     "chunks broken off": (JSON + CHUNKED + chunk('{"id":"x"'), 503),
@@ -74,7 +81,28 @@ def test_answer_that_is_none_is_told_as_the_engines_failure(rubbish: Stack, name
     assert told.status_code == status and told.headers["x-sumika-origin"] == "engine", told.text[:300]
     error = told.json()["error"]
     assert error["code"] in ("engine_failed", "engine_unreachable", "invalid_request")
-    assert "Traceback" not in told.text and len(told.content) < 1_500 and error["message"].isprintable()
+    assert (
+        not any(word in told.text for word in ("Traceback", "zq7marked"))
+        and len(told.content) < 1_500
+        and error["message"].isprintable()
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("at 0x7f3a2b1c /usr/lib/python3/x.py", "at … …"),
+        ("<vllm.x.Y object at 0x7F3A2B1C9D00> is no", "<vllm.x.Y object at …> is no"),
+        ("see /usr/local/lib/vllm/a.py:312 or C:\\\\vllm\\\\b.py on 10.0.3.7:8000", "see … or … on …"),
+        ("/v1/x and #/properties/a/b: temperature must be at most 2.0, not 3/4", "/v1/x and #/properties/a/b: temperature must be at most 2.0, not 3/4"),
+        ('Traceback (most recent call last)\\n  File \\"/usr/x.py\\", line 3', "The engine can't take this request, and gives no reason that helps. Change it, or tell your administrator."),
+    ],
+)  # fmt: skip
+def test_refusal_of_an_engine_tells_nothing_of_the_machine(rubbish: Stack, said: str, told: str) -> None:
+    body = f'{{"error":{{"message":"{said}"}}}}'
+    rubbish.script(raw={"text": "HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\n" + sized(body)})
+    answer = rubbish.chat("talk")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, told)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +124,17 @@ STREAMS = {
     "silent after its head": (EVENTS + CHUNKED, "hang", "engine_timeout"),
     "ended without its end": (EVENTS + CHUNKED + chunk(EVENT) + "0\r\n\r\n", "close", "engine_unreachable"),
     "half an event": (EVENTS + CHUNKED + chunk(EVENT + 'data: {"id"') + "0\r\n\r\n", "close", "engine_unreachable"),
+    "garbage in an event": (
+        EVENTS + CHUNKED + chunk(EVENT) + chunk("data: {garbage}\n\n") + "0\r\n\r\n",
+        "close",
+        "engine_failed",
+    ),
+    "an empty event": (EVENTS + CHUNKED + chunk(EVENT) + chunk("data: {}\n\n") + "0\r\n\r\n", "close", "engine_failed"),
+    "wrong UTF-8 in an event": (
+        EVENTS + CHUNKED + chunk(EVENT) + chunk('data: {"a":"\xff\xfe"}\n\n') + "0\r\n\r\n",
+        "close",
+        "engine_failed",
+    ),
     "not even events": (EVENTS + CHUNKED + chunk("<html>") + "0\r\n\r\n", "close", "engine_unreachable"),
     "chunks that lie": (EVENTS + CHUNKED + chunk(EVENT) + "ZZ\r\n", "close", "engine_unreachable"),
 }
@@ -131,7 +170,7 @@ def test_line_that_never_ends_is_cut_before_memory_is(rubbish: Stack) -> None:
 @pytest.mark.parametrize(
     "usage",
     ['{"prompt_tokens":Infinity,"completion_tokens":1}', '{"prompt_tokens":1e30,"completion_tokens":1}', '{"prompt_tokens":-5,"completion_tokens":-5}',
-     '{"prompt_tokens":"5","completion_tokens":[]}', '{"prompt_tokens":5,"completion_tokens":5,"prompt_tokens_details":"x"}', "{" + '"a":{' * 1_000,
+     '{"prompt_tokens":"5","completion_tokens":[]}', '{"prompt_tokens":5,"completion_tokens":5,"prompt_tokens_details":"x"}', '{"a":{"b":[]}}',
      '{"prompt_tokens":99999999999999999999999,"completion_tokens":1}'],
 )  # fmt: skip
 def test_usage_that_is_no_count_is_an_estimate_and_the_next_row_is_kept(rubbish: Stack, usage: str) -> None:

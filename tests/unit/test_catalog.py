@@ -6,9 +6,11 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from sumika.cli import pulling
@@ -21,7 +23,7 @@ from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import machine
 from sumika.serving.machine import Gpu, Machine
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_base
 
 FOLDER = ROOT / "configs" / "catalog"
 ENTRIES = catalog.entries(FOLDER)
@@ -251,3 +253,62 @@ def test_pull_command_refuses_and_leaves_nothing(cli: CliRunner, tmp_path: Path,
     result = cli.invoke(build(), ["models", "pull", entry_id])
     assert isinstance(result.exception, SumikaError)
     assert not list((tmp_path / "cli-home").glob(".pull-*"))
+
+
+NEWEST, NAMED = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str | None]:
+    """A hub that has one model, whose newest commit is `NEWEST`; what was downloaded of it."""
+    downloaded: list[str | None] = []
+
+    def model_info(_: Any, __: str, *, revision: str | None = None) -> Any:
+        return SimpleNamespace(sha=revision or NEWEST)
+
+    def download(_: str, *, revision: str, local_dir: Path, allow_patterns: list[str]) -> None:
+        downloaded.append(revision)
+        write_base(local_dir, seed=len(downloaded))
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("sumika.finetune.convert.finish", lambda *_: None)
+    return downloaded
+
+
+def test_model_without_a_revision_is_pulled_only_by_a_commit_or_by_a_word_and_its_commit_is_kept(
+    home: Home, store: Store, hub: list[str | None]
+) -> None:
+    settings, entry = Settings(home=home.root), catalog.get("ruri-v3-30m", FOLDER)
+    assert not entry.source.pinned
+    with pytest.raises(SumikaError, match="--revision") as refused:
+        pulling.pull(settings, store, entry)
+    assert refused.value.code == "revision_unpinned" and "--unpinned" in refused.value.ja and not hub
+    for wrong in ("main", "v1.0", "a" * 39, "A" * 40, NAMED + "\n"):
+        with pytest.raises(SumikaError) as refused:
+            pulling.pull(settings, store, entry, revision=wrong)
+        assert refused.value.code == "bad_revision" and not hub
+    named = pulling.pull(settings, store, entry, revision=NAMED)
+    assert named.meta["source"] == {"hub": entry.source.hub, "revision": NAMED}
+    newest = pulling.pull(settings, store, entry, revision=NEWEST)
+    assert newest.meta["source"]["revision"] == NEWEST and newest.ref != named.ref and hub == [NAMED, NEWEST]
+    assert pulling.pull(settings, store, entry, revision=NAMED).ref == named.ref and hub == [NAMED, NEWEST]
+
+
+def test_newest_commit_is_kept_where_it_was_taken_knowingly(home: Home, store: Store, hub: list[str | None]) -> None:
+    entry = catalog.get("ruri-v3-30m", FOLDER)
+    made = pulling.pull(Settings(home=home.root), store, entry, unpinned=True)
+    assert made.meta["source"]["revision"] == NEWEST and hub == [NEWEST], "by the commit, so that nothing moves meanwhile"
+
+
+def test_pinned_model_comes_by_its_commit(home: Home, store: Store, hub: list[str | None]) -> None:
+    entry = catalog.get("sarashina2.2-0.5b-instruct", FOLDER)
+    assert entry.source.pinned
+    made = pulling.pull(Settings(home=home.root), store, entry)
+    assert hub == [entry.source.revision] == [made.meta["source"]["revision"]]
+
+
+def test_every_file_pins_a_commit_or_says_that_it_does_not() -> None:
+    for path in FOLDER.glob("*.yaml"):
+        source = yaml.safe_load(path.read_text(encoding="utf-8"))["source"]
+        assert "package" in source or source["revision"] == "unpinned" or re.fullmatch(r"[0-9a-f]{40}", source["revision"])

@@ -112,6 +112,8 @@ MOUNTS = (
         (records.whole(False, 9), "fail", "sumika audit verify"),
         (weights.there([]), "ok", ""),
         (weights.there(["faq@1"]), "fail", "faq@1"),
+        (weights.pinned([]), "ok", ""),
+        (weights.pinned(["ruri@1"]), "warn", "ruri@1"),
         (weights.intact([]), "ok", ""),
         (weights.intact(["faq@2"]), "fail", "sumika models verify"),
         (duty.supervised(0, None, NOW), "ok", "not run"),
@@ -173,7 +175,7 @@ def test_every_subject_is_looked_at_once_there_is_a_home() -> None:
     code, seen, findings = told("--deep")
     assert set(findings) == {
         "cpu", "gpu", "driver", "vllm", "python", "sqlite", "packages", "proxy", "open_files", "swap", "huge_pages", "disk", "filesystem", "private_files",
-        "private_home", "settings_file", "client_secrets", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_hashes", "supervisor", "port",
+        "private_home", "settings_file", "client_secrets", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_hashes", "weights_revisions", "supervisor", "port",
     }  # fmt: skip
     assert code == (0 if seen["healthy"] else 1) == int(any(one["level"] == "fail" for one in findings.values()))
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sumika.models.errors import SumikaError
 from sumika.models.oidc_settings import Grant, IssuerSettings
 from sumika.models.principals import Principal
+from sumika.serving.auth import authenticate
 from sumika.serving.oidc import provider as providers
 from sumika.serving.oidc.authenticator import TokenAuthenticator
 from sumika.serving.oidc.fetching import Outside
@@ -157,6 +158,12 @@ BAD: dict[str, Callable[[Issuer], str]] = {
     "key inside": lambda i: i.token(key=OTHER_RSA, jwk=jwk(OTHER_RSA, "rsa-1")),
     "key elsewhere (jku)": lambda i: i.token(key=OTHER_RSA, jku="https://evil.example/jwks"),
     "key elsewhere (x5u)": lambda i: i.token(key=OTHER_RSA, x5u="https://evil.example/cert"),
+    "key elsewhere in a good token (x5u)": headed(x5u="https://id.example.co.jp/cert"),
+    "key elsewhere in a good token (jku)": headed(jku="https://id.example.co.jp/jwks"),
+    "certificate in a good token (x5c)": headed(x5c=["MIIB"]),
+    "key in a good token (jwk)": lambda i: i.token(jwk=jwk(i.rsa, "rsa-1")),
+    "nobody asked for it": claimed(azp=None),
+    "cid of a stranger": claimed(cid="someone-elses-app"),
     "typ of another kind": headed(typ="logout+jwt"),
     "typ is a number": headed(typ=1),
     "bound to its sender": claimed(cnf={"x5t#S256": "x"}),
@@ -334,3 +341,60 @@ async def test_keys_that_are_none_believe_nobody(issuer: Issuer, who: TokenAuthe
 async def test_name_that_two_keys_have_is_nobodys(issuer: Issuer, who: TokenAuthenticator) -> None:
     issuer.keys = [jwk(issuer.rsa, "rsa-1"), jwk(OTHER_RSA, "rsa-1")]
     assert await who.identify(issuer.token()) is None
+
+
+@pytest.mark.parametrize(
+    ("claims", "code", "en", "ja"),
+    [
+        ({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://graph.example/"}}, "groups": None},
+         "groups_not_listed", "more groups than the token holds", "トークンに入る数"),
+        ({"hasgroups": True, "groups": None}, "groups_not_listed", "more groups than the token holds", "トークンに入る数"),
+        ({"groups": "llm-admins"}, "groups_not_listed", "no list of texts", "文字列の一覧"),
+        ({"groups": []}, "no_role", "nobody has given you a role", "役割が割り当てられていません"),
+    ],
+)  # fmt: skip
+async def test_good_token_without_a_grant_is_told_why(
+    issuer: Issuer, who: TokenAuthenticator, caplog: pytest.LogCaptureFixture, claims: dict[str, Any], code: str, en: str, ja: str
+) -> None:
+    token = issuer.token(issuer.claims(**claims))
+    caplog.set_level("INFO")
+    assert await who.identify(token) is None
+    told = who.explain(token)
+    assert told is not None and (told.code, told.status) == (code, 403) and en in told.en and ja in told.ja
+    assert code in caplog.text and "docs/access.md" in told.en + " docs/access.md"
+    scope = {"path": "/v1/models", "headers": [(b"authorization", b"Bearer " + token.encode())]}
+    with pytest.raises(SumikaError) as refused:
+        await authenticate(scope, [who])
+    assert refused.value.code == code
+    assert sum(issuer.asked.values()) == 2, "nothing that a token names is fetched"
+
+
+async def test_who_forges_a_token_is_told_nothing(issuer: Issuer, who: TokenAuthenticator) -> None:
+    forged = issuer.token(issuer.claims(groups="llm-admins"), key=OTHER_RSA)
+    assert await who.identify(forged) is None and who.explain(forged) is None
+
+
+async def test_token_of_two_thousand_groups_is_told_to_be_too_long(issuer: Issuer, who: TokenAuthenticator) -> None:
+    token = issuer.token(issuer.claims(groups=[f"group-{n:04}" for n in range(2_000)]))
+    scope = {"path": "/v1/models", "headers": [(b"authorization", b"Bearer " + token.encode())]}
+    with pytest.raises(SumikaError) as refused:
+        await authenticate(scope, [who])
+    assert (refused.value.code, refused.value.status) == ("token_too_long", 401) and "groups" in refused.value.en
+
+
+@pytest.mark.parametrize("claim", ["azp", "client_id", "appid", "cid"])
+async def test_any_of_the_usual_claims_says_which_client_asked(issuer: Issuer, who: TokenAuthenticator, claim: str) -> None:
+    assert await who.identify(issuer.token(issuer.claims(**{"azp": None, claim: CLIENT}))) is not None
+
+
+async def test_claim_that_names_the_client_is_a_setting(issuer: Issuer, outside: Outside) -> None:
+    who = TokenAuthenticator([Provider(settings(issuer, client_claim="app"), outside)])
+    assert await who.identify(issuer.token(issuer.claims(azp=None, app=CLIENT))) is not None
+    for claims in ({"azp": CLIENT}, {"azp": CLIENT, "app": "other"}, {"azp": None, "app": [CLIENT]}):
+        assert await who.identify(issuer.token(issuer.claims(**claims))) is None
+
+
+async def test_without_clients_a_token_need_not_say_who_asked_for_it(issuer: Issuer, outside: Outside) -> None:
+    who = TokenAuthenticator([Provider(settings(issuer, clients=[]), outside)])
+    assert await who.identify(issuer.token(issuer.claims(azp=None))) is not None
+    assert await who.identify(issuer.token(issuer.claims(azp="someone-elses-app"))) is None

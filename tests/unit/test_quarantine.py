@@ -153,3 +153,44 @@ def test_memory_of_suspects_stays_small_and_outlives_what_is_no_line_of_ours(tmp
     assert one.ran(newest, ProcessId(1, "1.00"))
     other.refresh()
     assert other.deaths(newest) == 1
+
+
+async def refused(quarantine: Quarantine, body: bytes, owner: str) -> bool:
+    try:
+        async with quarantine.turn(lambda: body, owner):
+            return False
+    except SumikaError as error:
+        assert error.code == "request_quarantined"
+        return True
+
+
+async def ends_two_engines(quarantine: Quarantine, body: bytes, owner: str) -> None:
+    for _ in range(2):
+        row, process = engine()
+        await quarantine.failed(body, row, owner)
+        process.kill()
+        process.wait()
+
+
+async def test_who_ends_engines_has_nobody_elses_question_refused(tmp_path: Path) -> None:
+    file = tmp_path / "suspects"
+    one, other = Quarantine(Suspects(file)), Quarantine(Suspects(file))
+    await ends_two_engines(one, "有給休暇は何日?".encode(), "team:evil")
+    await refused(other, b"x", "team:x")  # it looks at the file
+    for worker in (one, other):
+        assert await refused(worker, "有給休暇は何日?".encode(), "team:evil")
+        assert not await refused(worker, "有給休暇は何日?".encode(), "team:hr")
+    assert "有給休暇" not in file.read_text()
+
+
+async def test_body_that_another_was_answered_since_is_refused_to_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "suspects"
+    one, other = Quarantine(Suspects(file)), Quarantine(Suspects(file))
+    await ends_two_engines(one, b"faq", "team:a")
+    assert await refused(one, b"faq", "team:a")
+    other.answered(lambda: b"other")
+    assert await refused(other, b"faq", "team:a"), "an answer to something else clears nothing"
+    other.answered(lambda: b"faq")
+    for worker in (other, one):
+        assert not await refused(worker, b"x", "team:a")
+        assert not await refused(worker, b"faq", "team:a")

@@ -32,7 +32,12 @@ def save(images: list[str], file: Path) -> None:
             f"not on this machine: {names}. Run 'docker compose build' and 'docker pull' for them first",
             f"このマシンにないイメージ: {names}。先に docker compose build と docker pull を実行してください",
         )
-    if said := _run(docker, "save", "--output", str(file), *images):
+    # A digest does not outlive `docker save`: who loads the file knows an image by its tag, and the file by the bundle's signature.
+    tags = {image: image.partition("@")[0] for image in images}
+    for image, tag in tags.items():
+        if tag != image and (said := _run(docker, "tag", image, tag)):
+            raise _missing(said, said)
+    if said := _run(docker, "save", "--output", str(file), *tags.values()):
         raise _missing(said, said)
 
 

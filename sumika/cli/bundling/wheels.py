@@ -37,7 +37,8 @@ def build(tree: Path, source: Source, into: Path) -> Path:
     Raises:
         SumikaError: `packages_missing`.
     """
-    _pip("wheel", "--no-deps", "--wheel-dir", str(into), *source.options, str(tree))
+    tools = str(tree / "constraints" / "tools.txt")  # what builds it comes by hash too
+    _pip("wheel", "--no-deps", "--build-constraint", tools, "--wheel-dir", str(into), *source.options, str(tree))
     return next(into.glob("sumika-*.whl"))
 
 

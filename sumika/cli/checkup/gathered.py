@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pysqlite3.dbapi2 as pysqlite
 from redis import Redis
@@ -25,6 +26,7 @@ from sumika.models.audit import chain, checkpoints
 from sumika.models.audit.verify import verify
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.registry import Version
 from sumika.models.settings import DEFAULT_FILE, Settings
 from sumika.models.store import Store, alembic_config
 from sumika.models.tree import TREE
@@ -108,7 +110,14 @@ def _of_rows(connection: Connection, home: Home, gateways: int) -> Iterator[Find
     yield records.signed(end.seq - (last.seq if last else 0), last.at if last else None, now)
     versions = [version for version in registry.list_all(connection) if version.removed_at is None]
     yield weights.there([str(one.ref) for one in versions if not (home.artifacts / one.folder).is_dir()])
+    yield weights.pinned([str(one.ref) for one in versions if _source(one).get("hub") and not _source(one).get("revision")])
     yield duty.supervised(gateways, leases.until(connection, "supervisor"), now)
+
+
+def _source(version: Version) -> dict[str, Any]:
+    """Where a version was pulled from; nothing for one that was imported."""
+    found: dict[str, Any] = version.meta.get("source") or {}
+    return found
 
 
 def _deep(store: Store, home: Home) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sumika.cli.checkup.finding import Finding, fail, fine
+from sumika.cli.checkup.finding import Finding, fail, fine, warn
 
 _SHOWN = 5
 
@@ -27,6 +27,20 @@ def intact(changed: Sequence[str]) -> Finding:
             f"{_some(changed)} が取り込み時と異なります。sumika models verify 名前@番号 で箇所を確認してください",
         )  # fmt: skip
     return fine("weights_hashes", "every version is as it was imported", "すべてのバージョンは取り込み時のままです")
+
+
+def pinned(unknown: Sequence[str]) -> Finding:
+    """`unknown`: versions that were pulled from a hub and whose commit nobody recorded."""
+    if unknown:
+        return warn(
+            "weights_revisions", f"which commit {_some(unknown)} came from is not known; pull it again with --revision and deploy that",
+            f"{_some(unknown)} の取得元コミットが記録されていません。--revision を付けて取得し直し、配備してください",
+        )  # fmt: skip
+    return fine(
+        "weights_revisions",
+        "the commit of every pulled version is known",
+        "取得したすべてのバージョンのコミットが記録されています",
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,9 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import regex
+
 from sumika.finetune.data.record import Conversation, Row
 
 Check = Literal["facts", "exact", "json", "regex"]
+# About what the answer itself took to generate.
+_PATTERN_S = 1.0
 
 
 def right(check: Check, text: str, row: Row[Conversation]) -> bool | None:
@@ -30,7 +34,15 @@ def right(check: Check, text: str, row: Row[Conversation]) -> bool | None:
             value = _json(text)
             return value is not None and value == _json(expected)
         case "regex":
-            return re.search(expected, unicodedata.normalize("NFKC", text)) is not None
+            return _matches(expected, unicodedata.normalize("NFKC", text))
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Whether `pattern` is found in `text`, within `_PATTERN_S`: some take longer than the universe is old, and others wait for the GPU."""
+    try:
+        return regex.search(pattern, text, timeout=_PATTERN_S) is not None
+    except TimeoutError:
+        return False
 
 
 def exact(text: str, expected: str) -> bool:

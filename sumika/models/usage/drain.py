@@ -9,12 +9,14 @@ from sumika.models.audit import chain, inference
 from sumika.models.store import Store
 from sumika.models.usage import journal, table
 from sumika.models.usage.journal import Journal
+from sumika.models.usage.rows import UsageRow
 
 _BATCH = 2_000
 
 
 def drain(store: Store, source: Journal, *, audited: bool = False) -> int:
-    """Put every row of `source` into the table, and tell the audit log of it where `audited`; how many were new.
+    """Put every row of `source` into the table, and tell the audit log of it where `audited`; how many were new. Requests that its writer was killed in
+    get their rows too.
 
     A kill before the journal is removed leaves rows that the next drain finds in the table already: what is in the table is in
     the log too, by one transaction.
@@ -22,15 +24,20 @@ def drain(store: Store, source: Journal, *, audited: bool = False) -> int:
     added = offset = 0
     while True:
         rows, end = source.read(offset, _BATCH)
-        if rows:
-            with store.write(quiet=True, by=SYSTEM) as connection:
-                fresh = table.add(connection, rows)
-                if audited and fresh:
-                    chain.append_many(connection, list(map(inference.entry, fresh)))
-            added += len(fresh)
+        added += _add(store, rows, audited=audited)
         if end == offset:
-            return added
+            return added + _add(store, source.interrupted(), audited=audited)
         offset = end
+
+
+def _add(store: Store, rows: list[UsageRow], *, audited: bool) -> int:
+    if not rows:
+        return 0
+    with store.write(quiet=True, by=SYSTEM) as connection:
+        fresh = table.add(connection, rows)
+        if audited and fresh:
+            chain.append_many(connection, list(map(inference.entry, fresh)))
+    return len(fresh)
 
 
 def recover(store: Store, folder: Path, *, audited: bool = False) -> int:

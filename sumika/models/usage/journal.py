@@ -1,7 +1,10 @@
 """A worker's journal: rows on disk until they are in the table, so that a worker that is killed loses none of them.
 
-A line is the CRC-32 of its JSON in eight hex digits, a space, the JSON, a line feed. A write that was cut off, by a kill or
+A line is the CRC-32 of its payload in eight hex digits, a space, the payload, a line feed. A write that was cut off, by a kill or
 a full disk, leaves one line whose CRC does not fit; it is skipped. The file is locked for as long as its writer lives.
+
+A payload is a row as JSON; `open ` and the row that a request gets if its gateway dies now; or `sealed`, which a writer that lives
+puts last. So a journal without it tells which requests its writer was killed in.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from sumika.models.home import sync_folder
 from sumika.models.usage.rows import UsageRow, decoded
 
 _SUFFIX = ".journal"
+_OPEN = b"open "
+_SEALED = b"sealed"
 
 
 class Journal:
@@ -33,7 +38,17 @@ class Journal:
 
     def append(self, rows: Sequence[UsageRow]) -> None:
         """All of `rows`, safe from a kill when this returns and from a power cut after `sync`; none of them where it raises."""
-        data = b"".join(map(_line, rows))
+        self._write(b"".join(_line(row.encoded()) for row in rows))
+
+    def append_open(self, rows: Sequence[UsageRow]) -> None:
+        """The same for requests that have not ended: the rows they get if this process is killed."""
+        self._write(b"".join(_line(_OPEN + row.encoded()) for row in rows))
+
+    def seal(self) -> None:
+        """Say that whoever is open here is told of in a later journal."""
+        self._write(_line(_SEALED))
+
+    def _write(self, data: bytes) -> None:
         try:
             view = memoryview(data)
             while view:
@@ -55,8 +70,25 @@ class Journal:
                 if len(rows) == most or not line.endswith(b"\n"):
                     break
                 offset += len(line)
-                rows += _parsed(line)
+                rows += _row(_payload(line))
         return rows, offset
+
+    def interrupted(self) -> list[UsageRow]:
+        """Rows of the requests that the writer was killed in; none where it sealed the journal."""
+        opened: dict[str, UsageRow] = {}
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            file.seek(max(0, self._size - len(_line(_SEALED))))
+            if _payload(file.read()) == _SEALED:
+                return []
+            file.seek(0)
+            for line in file:
+                payload = _payload(line)
+                if payload.startswith(_OPEN):
+                    opened.update((row.request, row) for row in _row(payload[len(_OPEN) :]))
+                elif opened:
+                    for row in _row(payload):
+                        opened.pop(row.request, None)
+        return list(opened.values())
 
     @property
     def empty(self) -> bool:
@@ -88,15 +120,22 @@ def abandoned(folder: Path) -> Iterator[Journal]:
         yield journal
 
 
-def _line(row: UsageRow) -> bytes:
-    payload = row.encoded()
+def _line(payload: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(payload), payload)
 
 
-def _parsed(line: bytes) -> list[UsageRow]:
-    """One row; none where the line is damaged."""
+def _payload(line: bytes) -> bytes:
+    """Nothing where the line is damaged."""
     payload = line[9:-1]
     try:
-        return [decoded(payload)] if int(line[:8], 16) == zlib.crc32(payload) else []
+        return payload if int(line[:8], 16) == zlib.crc32(payload) else b""
+    except ValueError:
+        return b""
+
+
+def _row(payload: bytes) -> list[UsageRow]:
+    """One row; none where the payload is none."""
+    try:
+        return [decoded(payload)] if payload.startswith(b"{") else []
     except (ValueError, TypeError):
         return []

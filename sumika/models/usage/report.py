@@ -20,11 +20,12 @@ _SUMS = (
     func.count().label("requests"),
     func.sum(case((_u.c.status >= 400, 1), else_=0)).label("failed"),
     func.sum(case((_u.c.partial, 1), else_=0)).label("partial"),
+    func.sum(case((_u.c.estimated, 1), else_=0)).label("estimated"),
     *(func.coalesce(func.sum(_u.c[name]), 0).label(name) for name in _COUNTS),
     func.avg(_u.c.first_ms).label("first_ms"),
     func.avg(_u.c.duration_ms).label("duration_ms"),
 )
-FIGURES = ("requests", "failed", "partial", *_COUNTS, "first_ms", "duration_ms")
+FIGURES = ("requests", "failed", "partial", "estimated", *_COUNTS, "first_ms", "duration_ms")
 
 
 @dataclass(frozen=True, slots=True)

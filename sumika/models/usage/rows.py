@@ -11,8 +11,8 @@ Endpoint = Literal["chat", "completions", "embeddings", "rerank", "responses", "
 class UsageRow(NamedTuple):
     """`at`: when it came (the store's spelling). Tokens are vLLM's own count; None where it gave none.
 
-    `partial`: the answer did not end (the client left, an engine died), so vLLM never told; then `prompt_tokens` and
-    `completion_tokens` are the gateway's estimate. `first_ms`: to the first byte of the answer; None where there was none.
+    `partial`: the answer did not end (the client left, an engine or the gateway died). `estimated`: the engine told no count of it, so `prompt_tokens`
+    and `completion_tokens` are the gateway's estimate. `first_ms`: to the first byte of the answer; None where there was none.
     `role`: the key's, for the audit log; the table has no column for it.
     """
 
@@ -33,6 +33,7 @@ class UsageRow(NamedTuple):
     first_ms: int | None
     duration_ms: int
     role: str = ""
+    estimated: bool = False
 
     @property
     def tokens(self) -> int:

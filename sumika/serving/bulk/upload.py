@@ -24,6 +24,7 @@ from sumika.serving.bulk import form
 from sumika.serving.bulk.expiry import expiry_seconds
 from sumika.serving.bulk.form import Form
 from sumika.serving.bulk.jsonl import LineCheck
+from sumika.serving.places import Full, Places
 from sumika.serving.proxy import ClientGone
 from sumika.serving.sensitivity import check_sensitivity
 from sumika.serving.threads import to_end
@@ -43,8 +44,9 @@ DOCUMENT: Mapping[str, Any] = {
     "responses": {"200": {"description": "the file, as OpenAI's `file` object"}},
 }  # fmt: skip
 _PURPOSES: tuple[Purpose, ...] = ("batch", "fine-tune")
-# Of one worker at once.
+# At once, in one worker: of all, and of one team (or one key without a team).
 _MOST_AT_ONCE = 16
+_MOST_OF_ONE = 4
 # Beside the file: boundaries, headers and the other fields.
 _FORM_BYTES = 64 * 1024
 _PIECE = 256 * 1024
@@ -63,7 +65,7 @@ class Upload:
         self._store = store
         self._shelf = shelf
         self._settings = settings
-        self._running = 0
+        self._places = Places(_MOST_AT_ONCE, _MOST_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientGone):
@@ -74,16 +76,11 @@ class Upload:
         """Raises SumikaError: whatever the upload is refused with; nothing of it is left then."""
         who: Principal = scope["state"]["principal"]
         check_sensitivity(who, scope["headers"])
-        if self._running >= _MOST_AT_ONCE:
-            raise SumikaError(
-                "too_many_uploads", "Too many files are being uploaded now; try again in a moment.",
-                "アップロードが混み合っています。少し待ってからやり直してください。", status=503, retry_after=10,
-            )  # fmt: skip
-        self._running += 1
         try:
-            return await self._take(scope, receive, who)
-        finally:
-            self._running -= 1
+            with self._places.hold(who.owner):
+                return await self._take(scope, receive, who)
+        except Full as full:
+            raise _too_many(full) from None
 
     async def _take(self, scope: Scope, receive: Receive, who: Principal) -> File:
         boundary = form.boundary(scope["headers"])
@@ -156,6 +153,18 @@ class Upload:
             "too_much_stored", f"Your files would take more than {most:,} bytes; delete some that you no longer need.",
             f"保存容量の上限 {most:,} バイトを超えます。不要なファイルを削除してください。", status=413, param="file",
         )  # fmt: skip
+
+
+def _too_many(full: Full) -> SumikaError:
+    if full.own:
+        return SumikaError(
+            "too_many_uploads", f"You are uploading {_MOST_OF_ONE} files already; try again when one of them is through.",
+            f"すでに {_MOST_OF_ONE} 件をアップロード中です。いずれかが終わってからやり直してください。", status=429, retry_after=10,
+        )  # fmt: skip
+    return SumikaError(
+        "too_many_uploads", "Too many files are being uploaded now; try again in a moment.",
+        "アップロードが混み合っています。少し待ってからやり直してください。", status=503, retry_after=10,
+    )  # fmt: skip
 
 
 class _Reader:

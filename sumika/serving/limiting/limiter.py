@@ -52,6 +52,11 @@ class Reservation:
     estimate: int = 0
     standings: list[Standing] = field(default_factory=list)
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens were reserved, by the minute or of the month."""
+        return bool(self.budgets) or any(charge.unit == "tokens" for charge in self.charges)
+
 
 class Limiter:
     """`limits`: what is set now. `spent`: tokens of this month by subject."""

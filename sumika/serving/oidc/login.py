@@ -115,7 +115,7 @@ class _Login:
         """Who came back from the issuer.
 
         Raises:
-            SumikaError: `sign_in_failed` (400), whatever was wrong; `no_role` (403); `issuer_unreachable` (503).
+            SumikaError: `sign_in_failed` (400), whatever was wrong; `no_role`, `groups_not_listed` (403); `issuer_unreachable` (503).
         """
         given = request.query_params
         state, code = given.getlist("state"), given.getlist("code")
@@ -131,12 +131,7 @@ class _Login:
         found = people.principal(provider.settings, claims)
         if found is None:
             await asyncio.to_thread(self._tell_stranger, people.identity(provider.settings, claims))
-            raise SumikaError(
-                "no_role",
-                "You are signed in at your company, but nobody has given you a role here. Ask your administrator.",
-                "認証は成功しましたが、このサービスでの役割が割り当てられていません。管理者に依頼してください。",
-                status=403,
-            )
+            raise people.unplaced(provider.settings, claims)
         return found
 
     async def _claims(self, provider: Provider, ticket: Ticket, code: str) -> dict[str, Any]:

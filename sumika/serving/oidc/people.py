@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import Any
 
+from sumika.models.errors import SumikaError, quoted
 from sumika.models.oidc_settings import Grant, IssuerSettings, OidcSettings
 from sumika.models.principals import Principal
 
@@ -19,6 +20,38 @@ def principal(issuer: IssuerSettings, claims: dict[str, Any]) -> Principal | Non
     for grant in issuer.grants:
         if _matches(grant, groups, email):
             return Principal(identity(issuer, claims), _name(claims), grant.role, grant.team)
+    return None
+
+
+def unplaced(issuer: IssuerSettings, claims: dict[str, Any]) -> SumikaError:
+    """What somebody is told whom the issuer knows and no grant matches: with the cause, where it is one of the issuer's set-up."""
+    claim = issuer.groups_claim
+    why = _unlisted(claims, claim)
+    if why is not None:
+        return SumikaError(
+            "groups_not_listed",
+            f"You are signed in at your company, but your groups can't be read from the token: {why[0]}. Ask your administrator to have the sign-in service "
+            f"list only the groups of this application in the claim '{quoted(claim, 64)}' (docs/access.md).",
+            f"認証は成功しましたが、トークンからグループを読み取れません({why[1]})。クレーム「{quoted(claim, 64)}」にこのアプリケーションのグループだけを"
+            "一覧で入れるよう、管理者に依頼してください(docs/access.md)。",
+            status=403,
+        )  # fmt: skip
+    return SumikaError(
+        "no_role",
+        "You are signed in at your company, but nobody has given you a role here. Ask your administrator.",
+        "認証は成功しましたが、このサービスでの役割が割り当てられていません。管理者に依頼してください。",
+        status=403,
+    )
+
+
+def _unlisted(claims: dict[str, Any], claim: str) -> tuple[str, str] | None:
+    """Why the groups of a token can't be read; None where they can, or where there are none."""
+    elsewhere = claims.get("_claim_names")
+    # Entra ID, for members of more groups than a token holds: it names an address in place of the groups, which we do not ask.
+    if claims.get("hasgroups") is True or (isinstance(elsewhere, dict) and claim in elsewhere):
+        return "you are in more groups than the token holds", "所属グループがトークンに入る数を超えています"
+    if claim in claims and not _is_list(claims[claim]):
+        return "they are no list of texts", "文字列の一覧になっていません"
     return None
 
 
@@ -45,7 +78,11 @@ def _matches(grant: Grant, groups: frozenset[str], email: str | None) -> bool:
 
 def _groups(value: Any) -> frozenset[str]:
     """None in what is no list of texts: 'admins' as one text is not the group admins."""
-    return frozenset(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else frozenset()
+    return frozenset(value) if _is_list(value) else frozenset()
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _email(claims: dict[str, Any]) -> str | None:

@@ -28,14 +28,18 @@ _LONGEST_KID = 256
 _LONGEST_CLAIM = 512
 # A token that is good for longer is no access token but a mistake of the issuer's set-up.
 _LONGEST_LIFE_S = 48 * 3600
-# Headers that change what is signed or read; none of our issuers sends one.
-_REFUSED_HEADERS = frozenset({"crit", "b64", "cty", "zip"})
+# Headers that change what is signed or read, or name a key of their own (RFC 7515, 4.1); none of our issuers sends one.
+_REFUSED_HEADERS = frozenset({"crit", "b64", "cty", "zip", "jku", "jwk", "x5u", "x5c"})
 _PLAIN_TYPES = frozenset({"jwt"})
 _ACCESS_TYPES = _PLAIN_TYPES | {"at+jwt", "application/at+jwt"}
 # Keycloak writes into the claims what a token is for; only ID tokens carry the hashes.
 _ACCESS_KINDS = (None, "Bearer")
 _ID_KINDS = (None, "ID")
 _OF_ID_TOKENS = frozenset({"at_hash", "c_hash", "s_hash"})
+
+
+# Who asked for an access token. `azp`: Keycloak, Entra ID v2, Google; `client_id`: RFC 9068; `appid`: Entra ID v1; `cid`: Okta.
+_PARTIES = ("azp", "client_id", "appid", "cid")
 
 
 class Refused(Exception):
@@ -77,8 +81,10 @@ def check_access(unverified: Unverified, key: PyJWK, issuer: IssuerSettings) -> 
         raise Refused("it is no access token")
     if "cnf" in claims:  # RFC 7800: good only in the hands of who can prove to hold a key, which a Bearer header does not
         raise Refused("it is bound to its sender")
-    # `azp`: Keycloak, Entra ID v2, Google; `client_id`: RFC 9068; `appid`: Entra ID v1.
-    _check_party(claims, ("azp", "client_id", "appid"), [issuer.client_id, *issuer.clients])
+    if issuer.client_claim is not None:
+        _check_party(claims, (issuer.client_claim,), [issuer.client_id, *issuer.clients], required=True)
+    else:
+        _check_party(claims, _PARTIES, [issuer.client_id, *issuer.clients], required=bool(issuer.clients))
     return claims
 
 
@@ -130,7 +136,10 @@ def _check_moments(claims: dict[str, Any]) -> None:
         raise Refused("it is good for too long")
 
 
-def _check_party(claims: dict[str, Any], names: Collection[str], known: Collection[str]) -> None:
+def _check_party(claims: dict[str, Any], names: Collection[str], known: Collection[str], *, required: bool = False) -> None:
+    """`required`: one of `names` is there. Raises Refused."""
+    if required and not any(name in claims for name in names):
+        raise Refused(f"it does not say which client asked for it ({', '.join(names)})")
     for name in names:
         if name in claims and not (isinstance(claims[name], str) and claims[name] in known):
             raise Refused(f"its {name} is not among the clients in the settings")

@@ -16,6 +16,6 @@ class CompletionRequest(Generating):
     suffix: None = None
 
     @property
-    def most_completion(self) -> int:
+    def choices(self) -> int:
         prompts = len(self.prompt) if isinstance(self.prompt, list) else 1
-        return prompts * super().most_completion
+        return prompts * super().choices

@@ -52,6 +52,11 @@ class Asked(Strict):
         """Tokens that the answer may have."""
         return 0
 
+    @property
+    def choices(self) -> int:
+        """How many answers are generated at once."""
+        return 1
+
     def estimate(self, size: int) -> int:
         """Tokens that a body of `size` bytes may cost, prompt and answer."""
         return size // BYTES_PER_TOKEN + self.most_completion if self.COUNTED else 0
@@ -76,13 +81,17 @@ class Asked(Strict):
         """Whether tokens are set aside to think with, which only an engine with a reasoning parser can count."""
         return False
 
-    def upstream(self, version: str, salt: str | None = None, controls: re.Pattern[str] | None = None) -> bytes:
+    def upstream(
+        self, version: str, salt: str | None = None, controls: re.Pattern[str] | None = None, *, running_usage: bool = False
+    ) -> bytes:
         """The body for the engine: what the client set, less what is ours, on the version its alias leads to. `salt` parts
         the prefix cache: the time to a first token tells who has sent the same text before. What `controls` finds in texts
-        is parted (`plain`)."""
+        is parted (`plain`). `running_usage`: each event of a stream is to tell its tokens, where the engine's endpoint can."""
         body = {"model": version, **self._body()}
         if salt is not None and self.SALTED:
             body["cache_salt"] = salt
+        if running_usage and "stream_options" in body:
+            body["stream_options"] |= {"continuous_usage_stats": True}
         written = json.dumps(body, ensure_ascii=False)
         if controls is not None and controls.search(written):
             written = json.dumps(parted(body, controls), ensure_ascii=False)
@@ -124,7 +133,11 @@ class Generating(Asked):
     @property
     def most_completion(self) -> int:
         """Over all choices; `USUAL_TOKENS` each where the client set no bound."""
-        return (self.n or 1) * (self._bound() or USUAL_TOKENS)
+        return self.choices * (self._bound() or USUAL_TOKENS)
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
 
     def _bound(self) -> int | None:
         return self.max_tokens
