@@ -180,7 +180,7 @@ def start(work: Path, role: str = "up", **env: str) -> Stack:
     settings = Settings(home=work / "home", port=port, engine=engine, database_url=env.get("SUMIKA_DATABASE_URL"))
     variables = {
         "SUMIKA_HOME": str(work / "home"), "SUMIKA_PORT": str(port), "SUMIKA_ENGINE__COMMAND": json.dumps(FAKE_ENGINE),
-        "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu",
+        "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu", "SUMIKA_GATEWAY__SHUTDOWN_DELAY_S": "0",
         # Fake engines take next to nothing; what they would take must not run into this machine's limits.
         "SUMIKA_ENGINE__CPU_KV_CACHE_GIB": "1", "SUMIKA_ENGINE__MEMORY_GIB": "1000",
     }  # fmt: skip
