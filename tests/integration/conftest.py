@@ -173,8 +173,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(work: Path, role: str = "up", **env: str) -> Stack:
-    """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one."""
+def start(work: Path, role: str = "up", stderr: int | None = None, **env: str) -> Stack:
+    """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one. `stderr`: where
+    it logs instead of `Stack.log`."""
     port = int(env.get("SUMIKA_PORT", 0)) or free_port()
     engine = {"command": FAKE_ENGINE, "stop_timeout_s": 2, "device": "cpu"}
     settings = Settings(home=work / "home", port=port, engine=engine, database_url=env.get("SUMIKA_DATABASE_URL"))
@@ -187,7 +188,8 @@ def start(work: Path, role: str = "up", **env: str) -> Stack:
     log = work / "stack.log"
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")} | variables | env
     with log.open("ab") as file:
-        process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", role], env=clean, stdout=file, stderr=file, cwd=ROOT)
+        command = [sys.executable, "-m", "sumika.cli.main", role]
+        process = subprocess.Popen(command, env=clean, stdout=file, stderr=file if stderr is None else stderr, cwd=ROOT)
     stack = Stack(settings, open_store(settings), process, log, work, clean)
     until(lambda: _alive(stack), within=120, what=f"gateway; log:\n{log.read_text()}")
     return stack

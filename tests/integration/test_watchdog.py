@@ -12,9 +12,10 @@ import httpx
 import psutil
 import pytest
 
+from sumika.models import engines
 from tests.conftest import ROOT
 from tests.integration.conftest import Stack, finish, start, until
-from tests.integration.test_workers import all_know, workers
+from tests.integration.test_workers import workers
 
 HANGS = {"PYTHONPATH": str(ROOT / "tests" / "hung_loop")}
 
@@ -24,6 +25,11 @@ def up(tmp_path: Path) -> Iterator[Stack]:
     stack = start(tmp_path, **HANGS)
     yield stack
     finish(stack)
+
+
+def known(stack: Stack) -> int:
+    with stack.store.read() as connection:
+        return len(engines.list_gateways(connection))
 
 
 def hang(pid: int) -> None:
@@ -58,7 +64,7 @@ def test_worker_that_stands_still_is_replaced_and_engines_stay(up: Stack) -> Non
 
 def test_each_of_several_workers_is_watched(tmp_path: Path, valkey: str) -> None:
     stack = start(tmp_path, **HANGS, SUMIKA_GATEWAY__WORKERS="2", SUMIKA_GATEWAY__LIMITS_URL=valkey)
-    until(lambda: len(workers(stack)) == 2 and all_know(stack), what="all workers")
+    until(lambda: len(workers(stack)) == known(stack) == 2, what="all workers serve")
     hung, other = workers(stack)
     hang(hung)
     until(lambda: gone(hung), within=60, what="it is ended")
