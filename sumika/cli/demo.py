@@ -238,7 +238,7 @@ def _tell_how_to_ask(settings: Settings, adapter: Version) -> None:
     file = settings.layout.root / "demo.key"
     file = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     command = (
-        f'curl http://{settings.host}:{settings.port}/v1/chat/completions -H "Authorization: Bearer $(cat {file})" '
+        f'curl {settings.url}/v1/chat/completions -H "Authorization: Bearer $(cat {file})" '
         f"-H 'Content-Type: application/json' "
         f'-d \'{{"model": "{adapter.ref.name}", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}\''
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from sumika.cli.log_writer import BackgroundHandler
 from sumika.models.settings import Settings
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -20,8 +21,8 @@ _NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception"}
 
 
 def log_to_stderr(settings: Settings) -> None:
-    """Log to stderr as the settings say."""
-    handler = logging.StreamHandler()
+    """Log to stderr as the settings say; what can't be written there waits for nobody."""
+    handler = BackgroundHandler()
     handler.setFormatter(_Json() if settings.log_format == "json" else _Line())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)

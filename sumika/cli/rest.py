@@ -87,10 +87,9 @@ class Rest:
 
 @asynccontextmanager
 async def connected(settings: Settings, key: str) -> AsyncIterator[Rest]:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     headers = {"authorization": f"Bearer {key}", "accept-language": language()}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600)
-    async with aiohttp.ClientSession(f"http://{host}:{settings.port}", headers=headers, timeout=timeout) as session:
+    async with aiohttp.ClientSession(settings.url, headers=headers, timeout=timeout) as session:
         yield Rest(session)
 
 

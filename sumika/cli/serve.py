@@ -15,6 +15,7 @@ from sumika.models.settings import load_settings
 from sumika.serving import clerk, stack
 
 Parent = Annotated[int | None, typer.Option(hidden=True, help="End when this process is no longer the parent.")]
+Heartbeat = Annotated[int | None, typer.Option(hidden=True, help="Descriptor of the pipe that the parent listens at.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,29 +30,31 @@ def up(parent: Parent = None) -> None:
         log_to_stderr(settings)
         store.check()
         output.say(
-            f"Sumika on http://{settings.host}:{settings.port}/v1 — admin key in {settings.layout.admin_key}",
-            f"Sumika: http://{settings.host}:{settings.port}/v1 — 管理者キーは {settings.layout.admin_key}",
+            f"Sumika on {settings.url}/v1 — admin key in {settings.layout.admin_key}",
+            f"Sumika: {settings.url}/v1 — 管理者キーは {settings.layout.admin_key}",
         )
         asyncio.run(stack.run_stack(settings, parent))
 
 
 def gateway(
-    parent: Parent = None, one: Annotated[bool, typer.Option("--one", hidden=True, help="One worker of several.")] = False
+    parent: Parent = None,
+    heartbeat: Heartbeat = None,
+    one: Annotated[bool, typer.Option("--one", hidden=True, help="One worker.")] = False,
 ) -> None:
-    """The gateway: one worker, or the parent of several."""
+    """The gateway: the parent that watches its workers, or one worker."""
     settings = load_settings()
     log_to_stderr(settings)
-    if settings.gateway.workers > 1 and not one:
-        return asyncio.run(stack.run_workers(settings, parent))
+    if not one:
+        return asyncio.run(stack.run_workers(settings, parent, heartbeat))
     import uvloop
 
     from sumika.serving import gateway_role  # here, since what each role loads takes longer than all else at its start
 
     with clerk.beside(settings) as ours, opened(SYSTEM) as (_, store):
-        uvloop.run(gateway_role.serve(settings, store, parent, ours))
+        uvloop.run(gateway_role.serve(settings, store, parent, ours, heartbeat))
 
 
-def supervise(parent: Parent = None) -> None:
+def supervise(parent: Parent = None, heartbeat: Heartbeat = None) -> None:
     """The supervisor."""
     from sumika.serving import supervisor_role
 
@@ -59,4 +62,4 @@ def supervise(parent: Parent = None) -> None:
         log_to_stderr(settings)
         if parent is None:  # else 'up' did
             store.check()
-        asyncio.run(supervisor_role.supervise(settings, store, parent))
+        asyncio.run(supervisor_role.supervise(settings, store, parent, heartbeat))

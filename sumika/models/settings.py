@@ -66,6 +66,7 @@ class GatewaySettings(BaseModel):
     first_byte_timeout_s: float = Field(default=300, gt=0)
     idle_timeout_s: float = Field(default=120, gt=0)
     keep_alive_s: float = Field(default=15, gt=0)
+    shutdown_delay_s: float = Field(default=5, ge=0)
     drain_timeout_s: float = Field(default=30, ge=0)
     max_held: int = Field(default=256, ge=0)
     hold_timeout_s: float = Field(default=300, ge=0)
@@ -150,6 +151,12 @@ class Settings(BaseSettings):
     @property
     def layout(self) -> Home:
         return Home(self.home.expanduser().resolve())
+
+    @property
+    def url(self) -> str:
+        """Where the gateway listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     @property
     def store_url(self) -> str:

@@ -47,6 +47,11 @@ class Rule:
         return self.endpoint in ("admin", "batches", "fine_tuning") or (self.endpoint == "files" and self.method != "POST")
 
     @property
+    def takes_json(self) -> bool:
+        """Whether its body is JSON and never absent; that of others is looked at where it is read."""
+        return self.method == "POST" and not self.looks_inside and self.endpoint not in (None, "files")
+
+    @property
     def by_session(self) -> bool:
         """Whether what a browser holds as a cookie opens it: what the console shows and asks."""
         return self.endpoint in ("admin", "chat", "models")

@@ -33,6 +33,7 @@ from sumika.serving.console.api import Api
 from sumika.serving.console.pages import Pages
 from sumika.serving.console.sign_in import KeyHolders
 from sumika.serving.directory import Directory, Route
+from sumika.serving.drain import Drain, draining
 from sumika.serving.front import Edge, Front
 from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
@@ -65,9 +66,10 @@ log = logging.getLogger(__name__)
 _READY_AGAIN_S = 5
 
 
-def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None) -> FastAPI:
+def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = None, drain: Drain | None = None) -> FastAPI:
     """The gateway over `store`. Its lifespan polls the store and closes what it opened. Without a `clerk` that lives, the gateway
     does its work."""
+    drain = drain or Drain()
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
     directory = Directory(store, worker_id, os.getpid())
@@ -94,6 +96,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
         quarantine,
         Throughput(),
         CacheSalts(settings.layout.cache_key),
+        drain,
         tracing,
     )
     bulk = Bulk(settings, store, gateway, worker_id)
@@ -150,7 +153,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
             refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
             answer=answer,
         )
-        return Edge(gate, recorder.refused.count, lambda scope, error: answer(_fault(scope, error), scope))
+        return Edge(gate, drain, recorder.refused.count, lambda scope, error: answer(_told(scope, error), scope))
 
     app = Front(
         surround=surround, title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
@@ -238,6 +241,8 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
 
         It should also while the store is unavailable: requests are answered by the last snapshot. `store` says so.
         """
+        if gateway.drain.begun:
+            raise draining()
         snapshot = directory.snapshot
         routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
         is_ready = any(snapshot.ready_engines(route.main) or snapshot.changing(route.main.base_id) for route in routes)
@@ -277,6 +282,10 @@ def _add_errors(app: FastAPI, answer: Callable[[SumikaError, Scope], Response]) 
     app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, fault)
+
+
+def _told(scope: Scope, error: Exception) -> SumikaError:
+    return error if isinstance(error, SumikaError) else _fault(scope, error)
 
 
 def _fault(scope: Scope, error: Exception) -> SumikaError:

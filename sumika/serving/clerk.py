@@ -98,6 +98,7 @@ def _work(settings: Settings, parent: int) -> None:
     if well:
         clerk.sign()
     store.close()
+    logging.shutdown()  # a forked process ends without it
 
 
 def _try(clerk: Clerk, *, quiet: bool) -> bool:

@@ -96,6 +96,10 @@ class Crew:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def kill(self) -> None:
+        for keeper in [*self._keepers.values(), *self._retiring.values()]:
+            keeper.kill()
+
     async def end(self) -> None:
         keepers = [*self._keepers.values(), *self._retiring.values()]
         await self.let_run()

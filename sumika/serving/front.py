@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sumika.serving.drain import Drain
+
 _REQUEST_ID = b"x-request-id"
+# Answers are for who asked: a proxy or a browser keeps none, and takes none for another kind of file than it is.
+_PRIVATE = {b"cache-control": b"no-store", b"x-content-type-options": b"nosniff"}
 
 
 class Front(FastAPI):
@@ -48,11 +52,14 @@ class Edge:
     """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed. What nobody caught is told
     by `fault`, where nothing was said yet.
 
-    `refused` is told of each answer that is an error, whoever gave it.
+    `refused` is told of each answer that is an error, whoever gave it. What runs when `drain` is over ends here.
     """
 
-    def __init__(self, app: ASGIApp, refused: Callable[[Scope, int], None], fault: Callable[[Scope, Exception], ASGIApp]) -> None:
+    def __init__(
+        self, app: ASGIApp, drain: Drain, refused: Callable[[Scope, int], None], fault: Callable[[Scope, Exception], ASGIApp]
+    ) -> None:
         self._app = app
+        self._drain = drain
         self._refused = refused
         self._fault = fault
 
@@ -70,12 +77,20 @@ class Edge:
                 begun = True
                 if message["status"] >= 400:
                     self._refused(scope, message["status"])
-                message["headers"] = [*message.get("headers", []), (_REQUEST_ID, request_id.encode())]
+                message["headers"] = [*_private(message.get("headers", [])), (_REQUEST_ID, request_id.encode())]
             await send(message)
 
         try:
-            await self._app(scope, receive, with_id)
+            with self._drain.running():
+                await self._app(scope, receive, with_id)
         except Exception as error:
             if begun:
                 raise  # the server closes the connection, which says that the answer is not whole
             await self._fault(scope, error)(scope, receive, with_id)
+
+
+def _private(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """`headers`, with those of `_PRIVATE` that whoever answers did not set."""
+    given = list(headers)
+    names = {name.lower() for name, _ in given}
+    return given + [header for header in _PRIVATE.items() if header[0] not in names]

@@ -16,6 +16,7 @@ from sumika.models.settings import GatewaySettings
 from sumika.serving import requests, turns
 from sumika.serving.cache_salt import CacheSalts
 from sumika.serving.directory import Directory
+from sumika.serving.drain import Drain
 from sumika.serving.engine_errors import BROKEN
 from sumika.serving.fair_queue import Turn
 from sumika.serving.fitting import check_fits
@@ -52,6 +53,7 @@ class Gateway:
     quarantine: Quarantine
     throughput: Throughput
     salts: CacheSalts
+    drain: Drain
     tracing: Tracing | None = None
 
 
@@ -66,7 +68,8 @@ class Inference:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = self._record(scope)
         try:
-            await self._answer(scope, receive, send, record)
+            with self._gateway.drain.told():
+                await self._answer(scope, receive, send, record)
             record.status = record.status or 200
         except ClientGone:
             record.status = CLIENT_CLOSED
@@ -113,7 +116,13 @@ class Inference:
             scope, send, record, self._operation.dialect, is_stream=request.streams, shows_usage=request.shows_usage
         )
         answer.holds = self._operation.holds
-        await unless_gone(receive, self._forward(principal, sensitivity, request, turn, answer, record))
+        try:
+            with gateway.drain.told():
+                await unless_gone(receive, self._forward(principal, sensitivity, request, turn, answer, record))
+        except SumikaError as error:
+            if not answer.started:
+                raise
+            await answer.break_off(error)
 
     async def _forward(
         self,

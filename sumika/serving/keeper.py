@@ -309,6 +309,11 @@ class Keeper:
             return False  # slow for once is no reason to end what it generates
         return healthy
 
+    def kill(self) -> None:
+        """End the process at once; `stop` sees to the rest."""
+        if self._process is not None:
+            process.kill(self._process)
+
     async def _end_process(self) -> None:
         if self._process is not None:
             await process.stop(self._process, self._context.settings.stop_timeout_s + 5)

@@ -33,7 +33,7 @@ _SECURITY = {
     "session": {"type": "apiKey", "in": "cookie", "name": "__Host-sumika", "description": "the console's"},
 }
 _STATUSES = {"400": "refused, and why", "401": "no valid key", "403": "not for this key", "404": "no such model", "408": "body too late",
-             "409": "not in this state", "413": "body too large", "415": "compressed", "429": "a limit is reached", "500": "a fault of the gateway", "502": "the engine failed",
+             "409": "not in this state", "413": "body too large", "415": "compressed, or no JSON", "429": "a limit is reached", "500": "a fault of the gateway", "502": "the engine failed",
              "503": "not ready, or too many wait; see Retry-After", "504": "the engine was too slow", "507": "disk full"}  # fmt: skip
 
 _THIS = {"description": "this document, which FastAPI does not know of"}

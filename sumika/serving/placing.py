@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import time
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +16,9 @@ from sumika.models.settings import GatewaySettings
 from sumika.serving.directory import Directory, Route, Snapshot, Target
 from sumika.serving.fair_queue import Turn
 from sumika.serving.waiting_room import RETRY_S, WaitingRoom, too_many, waited
+
+# Aliases that a refusal names, those it looks at for a guess, and characters of one.
+_NAMED, _COMPARED, _LONGEST_ALIAS = 10, 200, 64
 
 
 class Placing:
@@ -129,16 +134,26 @@ def resolve(snapshot: Snapshot, principal: Principal, alias: str) -> Route:
     """Raises SumikaError `model_not_found` (404), the same for an alias that is not there and one the key may not use."""
     route = snapshot.routes.get(alias)
     if route is None or not principal.may_use(alias):
-        error = not_found(
-            "model",
-            "モデル",
-            alias,
-            "GET /v1/models lists those this key may use.",
-            "このキーで使えるモデルは GET /v1/models で確認できます。",
-        )
-        error.code, error.param = "model_not_found", "model"
-        raise error
+        raise _no_model(alias, [name for name in sorted(snapshot.routes) if principal.may_use(name)])
     return route
+
+
+def _no_model(alias: str, usable: Sequence[str]) -> SumikaError:
+    """Names what the key may use, and of that what was perhaps meant."""
+    meant = unicodedata.normalize("NFKC", alias[:_LONGEST_ALIAS]).lower()
+    close = difflib.get_close_matches(meant, usable[:_COMPARED], n=1)
+    guess_en, guess_ja = (f"Did you mean '{close[0]}'? ", f"「{close[0]}」のことですか。") if close else ("", "")
+    named, more = ", ".join(usable[:_NAMED]), len(usable) - _NAMED
+    if not usable:
+        next_en, next_ja = "This key may use no model that is there.", "このキーで使えるモデルはありません。"
+    elif more > 0:
+        next_en = f"This key may use {named} and {more} more; GET /v1/models lists them."
+        next_ja = f"このキーで使えるモデル: {named} ほか {more} 件(一覧: GET /v1/models)。"
+    else:
+        next_en, next_ja = f"This key may use {named}.", f"このキーで使えるモデル: {named}。"
+    error = not_found("model", "モデル", alias, guess_en + next_en, guess_ja + next_ja)
+    error.code, error.param = "model_not_found", "model"
+    return error
 
 
 def not_ready(route: Route) -> SumikaError:

@@ -74,12 +74,18 @@ async def stop(process: ProcessId, grace_s: float) -> None:
         deadline = time.monotonic() + grace_s
         while process.alive() and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
-    while members := process.session_members():
-        for member in members:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+    while kill(process):
         await asyncio.sleep(_POLL_S)
     process.alive()  # reaps it: a killed leader is a zombie until somebody asks
+
+
+def kill(process: ProcessId) -> bool:
+    """SIGKILL to all of its session; whether anything of it was left."""
+    members = process.session_members()
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    return bool(members)
 
 
 def tail(log: Path, lines: int = 15) -> str:

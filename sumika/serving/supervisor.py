@@ -94,6 +94,10 @@ class Supervisor:
         await self._moving.stop()
         await self._crew.end()
 
+    def kill_engines(self) -> None:
+        """While `run` ends them: at once, whatever they generate."""
+        self._crew.kill()
+
     async def _bound_logs(self) -> None:
         if time.monotonic() - self._logs_bounded_at > _LOGS_EVERY_S:
             self._logs_bounded_at = time.monotonic()

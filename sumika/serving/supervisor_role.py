@@ -16,10 +16,11 @@ from sumika.models.outage_log import OutageLog
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving import vllm
+from sumika.serving.heartbeat import beating
 from sumika.serving.keeper import EngineContext
 from sumika.serving.memory import Device, Meter, meter
 from sumika.serving.room import Room
-from sumika.serving.stack import ending_with, stop_on_signals
+from sumika.serving.signals import Signals, ending_with, stop_on_signals
 from sumika.serving.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -30,16 +31,22 @@ _LEASE_S = 3.0
 _RENEW_S = 0.5
 
 
-async def supervise(settings: Settings, store: Store, parent: int | None, measure: Callable[[Device], Meter] = meter) -> None:
+async def supervise(
+    settings: Settings,
+    store: Store,
+    parent: int | None,
+    heartbeat: int | None = None,
+    measure: Callable[[Device], Meter] = meter,
+) -> None:
     """Keep the engines, or stand by while another supervisor does, until a signal comes or the parent is gone.
 
     Raises:
         SumikaError: `fenced`, when another took over: this one was paused or could not reach the store for too long.
     """
-    stop = stop_on_signals()
+    signals = stop_on_signals()
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-64:]
-    async with ending_with(parent, stop):
-        lease = await _taken(store, holder, stop)
+    async with beating(heartbeat), ending_with(parent, signals.stop):
+        lease = await _taken(store, holder, signals.stop)
         if lease is None:
             return
         device = vllm.device(settings.engine)
@@ -48,7 +55,10 @@ async def supervise(settings: Settings, store: Store, parent: int | None, measur
         renewing = asyncio.create_task(_renew(store, lease))
         try:
             traces = settings.telemetry.traces_url
-            await Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room, traces)).run(stop)
+            supervisor = Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room, traces))
+            hurrying = asyncio.create_task(_hurry(supervisor, signals))
+            await supervisor.run(signals.stop)
+            hurrying.cancel()
         finally:
             renewing.cancel()
         try:
@@ -87,6 +97,12 @@ async def _taken(store: Store, holder: str, stop: asyncio.Event) -> Lease | None
             return None
         seen = until
         await asyncio.sleep(_RENEW_S)
+
+
+async def _hurry(supervisor: Supervisor, signals: Signals) -> None:
+    """Told twice to end, engines get no time for what they generate."""
+    await signals.at_once.wait()
+    supervisor.kill_engines()
 
 
 async def _renew(store: Store, lease: Lease) -> None:

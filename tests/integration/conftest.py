@@ -173,21 +173,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(work: Path, role: str = "up", **env: str) -> Stack:
-    """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one."""
+def start(work: Path, role: str = "up", stderr: int | None = None, **env: str) -> Stack:
+    """`sumika up` (or one of its roles alone) in a home under `work`; the same home again where there is one. `stderr`: where
+    it logs instead of `Stack.log`."""
     port = int(env.get("SUMIKA_PORT", 0)) or free_port()
     engine = {"command": FAKE_ENGINE, "stop_timeout_s": 2, "device": "cpu"}
     settings = Settings(home=work / "home", port=port, engine=engine, database_url=env.get("SUMIKA_DATABASE_URL"))
     variables = {
         "SUMIKA_HOME": str(work / "home"), "SUMIKA_PORT": str(port), "SUMIKA_ENGINE__COMMAND": json.dumps(FAKE_ENGINE),
-        "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu",
+        "SUMIKA_ENGINE__STOP_TIMEOUT_S": "2", "SUMIKA_ENGINE__DEVICE": "cpu", "SUMIKA_GATEWAY__SHUTDOWN_DELAY_S": "0",
         # Fake engines take next to nothing; what they would take must not run into this machine's limits.
         "SUMIKA_ENGINE__CPU_KV_CACHE_GIB": "1", "SUMIKA_ENGINE__MEMORY_GIB": "1000",
     }  # fmt: skip
     log = work / "stack.log"
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SUMIKA_")} | variables | env
     with log.open("ab") as file:
-        process = subprocess.Popen([sys.executable, "-m", "sumika.cli.main", role], env=clean, stdout=file, stderr=file, cwd=ROOT)
+        command = [sys.executable, "-m", "sumika.cli.main", role]
+        process = subprocess.Popen(command, env=clean, stdout=file, stderr=file if stderr is None else stderr, cwd=ROOT)
     stack = Stack(settings, open_store(settings), process, log, work, clean)
     until(lambda: _alive(stack), within=120, what=f"gateway; log:\n{log.read_text()}")
     return stack

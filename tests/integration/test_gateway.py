@@ -11,6 +11,7 @@ import pytest
 from sumika.models import keys
 from tests.integration.conftest import Stack, until
 
+JSON = {"content-type": "application/json"}
 CHAT = {"model": "talk", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -82,16 +83,16 @@ def test_engine_routes_are_out_of_reach(stack: Stack, path: str) -> None:
 )
 def test_chat_with_a_bad_body_is_refused_before_the_engine(stack: Stack, body: bytes, code: str) -> None:
     with stack.client() as client:
-        response = client.post("/v1/chat/completions", content=body)
+        response = client.post("/v1/chat/completions", content=body, headers=JSON)
     assert response.status_code == 400
     assert error(response)["code"] == code
 
 
 def test_body_above_the_limit_is_413_and_compressed_is_415(stack: Stack) -> None:
     with stack.client() as client:
-        big = client.post("/v1/chat/completions", content=b"x" * (stack.settings.gateway.max_body_bytes + 1))
+        big = client.post("/v1/chat/completions", content=b"x" * (stack.settings.gateway.max_body_bytes + 1), headers=JSON)
         assert (big.status_code, error(big)["code"]) == (413, "body_too_large")
-        packed = client.post("/v1/chat/completions", content=b"x", headers={"content-encoding": "gzip"})
+        packed = client.post("/v1/chat/completions", content=b"x", headers=JSON | {"content-encoding": "gzip"})
         assert (packed.status_code, error(packed)["code"]) == (415, "unsupported_encoding")
 
 
@@ -173,7 +174,7 @@ def test_users_text_and_keys_are_in_no_log(stack: Stack) -> None:
     for content in (marker, marker + "\ud800"):
         body = {"model": "talk", "messages": [{"role": "user", "content": content}], "user": marker}
         with stack.client() as client:
-            client.post("/v1/chat/completions", content=__import__("json").dumps(body).encode())
+            client.post("/v1/chat/completions", content=__import__("json").dumps(body).encode(), headers=JSON)
     time.sleep(0.3)
     logs = stack.logs()
     assert "alias=talk" in logs

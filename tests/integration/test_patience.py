@@ -52,9 +52,7 @@ def test_stream_that_stalls_ends_with_one_error_event(hasty: Stack) -> None:
 
 
 def test_body_that_does_not_come_is_408(hasty: Stack) -> None:
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {hasty.admin_key}\r\ncontent-length: 99\r\n\r\n"
-    )
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {hasty.admin_key}\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
     with socket.create_connection((hasty.settings.host, hasty.settings.port), timeout=15) as link:
         link.sendall(head.encode() + b'{"model"')
         answer = b""
@@ -68,7 +66,7 @@ def test_reader_that_stops_reading_ends_its_generation(hasty: Stack) -> None:
     hasty.script(chunks=1_000_000)
     body = json.dumps(CHAT | {"stream": True})
     request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {hasty.admin_key}\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {hasty.admin_key}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n{body}"
     )
     with socket.socket() as link:

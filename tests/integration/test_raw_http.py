@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.conftest import Stack, until
 
+JSON = {"content-type": "application/json"}
 CHAT = {"model": "talk", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -105,7 +106,113 @@ def test_request_that_a_proxy_might_read_otherwise_is_refused_in_the_envelope(
     assert error["code"] == "invalid_http" and ("応答できません" in error["message"] or "can't be read" in error["message"])
 
 
-@pytest.mark.parametrize("headers", ["x: " + "y" * 200_000, "\r\n".join(f"x{n}: y" for n in range(101))], ids=["long", "many"])
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("transfer-encoding: xchunked", b""), ("transfer-encoding: identity", b""), ("transfer-encoding: gzip, chunked", b"0\r\n\r\n"),
+        ("transfer-encoding: chunked, identity", b""), ("transfer-encoding: chunked\r\ntransfer-encoding: chunked", b"0\r\n\r\n"),
+        ("transfer-encoding: chunked", b"0x10\r\nx"), ("transfer-encoding: chunked", b"-1\r\nx"), ("transfer-encoding: chunked", b"ZZ\r\nx"),
+        ("transfer-encoding: chunked", b"5\r\nhelloX\r\n"), ("transfer-encoding: chunked", b"FFFFFFFFFFFFFFFF\r\nx"),
+        ("transfer-encoding: chunked", b"5\r\n{    \r\nFFFFFFFFFFFFFFFF\r\nx"), ("transfer-encoding: chunked", b"FFFFFFFFFFFFFFFFF\r\nx"),
+        ("transfer-encoding: chunked", b"0\r\nhost: y\r\n\r\n"), ("content-length: 0x10", b""), ("content-length: -1", b""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("pieces", [1, 3], ids=["at once", "in pieces"])
+def test_framing_that_is_none_is_400_in_the_envelope(stack: Stack, header: str, body: bytes, pieces: int) -> None:
+    sent, size = post(stack, body, header), 1
+    with connect(stack) as link:
+        size = -(-len(sent) // pieces)
+        for at in range(0, len(sent), size):
+            link.sendall(sent[at : at + size])
+            time.sleep(0.05 if pieces > 1 else 0)
+        answer = b""
+        while chunk := link.recv(65_536):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 400") and b"connection: close" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+def test_chunks_of_any_size_in_pieces_of_any_size_make_one_body(stack: Stack) -> None:
+    """A second request in the same packet too."""
+    body = json.dumps(CHAT).encode()
+    chunks = (
+        b"".join(b"%x;part=%d\r\n%b\r\n" % (len(p), n, p) for n, p in enumerate((body[:1], body[1:40], body[40:]))) + b"0\r\n\r\n"
+    )
+    one = post(stack, chunks, "transfer-encoding: chunked")
+    for size in (1, 7, 50, len(one), len(one) * 2):
+        with connect(stack) as link:
+            sent, answer = one * 2, b""
+            for at in range(0, len(sent), size):
+                link.sendall(sent[at : at + size])
+            while answer.count(b'"usage"') < 2:
+                more = link.recv(65_536)
+                assert more, answer
+                answer += more
+        assert answer.count(b"HTTP/1.1 200") == 2, size
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat%2fcompletions", "/v1%2Fmodels", "/admin%2fv1%2fkeys", "/v1/%6dodels", "/v1/%2e%2e/metrics", "/v1%5cmodels"]
+)
+def test_path_in_disguise_is_refused(stack: Stack, path: str) -> None:
+    method = "POST" if "chat" in path else "GET"
+    head = f"{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {stack.admin_key}\r\ncontent-length: 0\r\n\r\n"
+    answer = told(stack, head.encode())
+    assert answer.startswith(b"HTTP/1.1 400") and b"invalid_http" in answer
+
+
+def test_name_that_must_be_escaped_is_found(stack: Stack) -> None:
+    with stack.client() as client:
+        assert client.get("/admin/v1/versions/base%401").json()["version"] == "base@1"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None, "text/plain", "application/x-www-form-urlencoded", "application/xml", "multipart/form-data; boundary=x", "application/json; charset=utf-16",
+        "application/json; charset=shift_jis", "application/jsonp", "json", "application/json, text/plain", "",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/tokenize", "/v1/batches", "/admin/v1/teams"])
+def test_body_that_is_not_said_to_be_json_is_415(stack: Stack, path: str, kind: str | None) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    with stack.client() as client:
+        answer = client.post(path, content=json.dumps(CHAT).encode(), headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error.get("code")) == (415, "unsupported_type")
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"', "application/json; x=y"]
+)
+def test_json_is_json_however_it_is_spelled(stack: Stack, kind: str) -> None:
+    with stack.client() as client:
+        sent = json.dumps(CHAT).encode()
+        assert client.post("/v1/chat/completions", content=sent, headers={"content-type": kind}).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "wrong"], ids=["too large", "no key"])
+def test_client_that_is_refused_and_sends_on_is_not_read_for_long(stack: Stack, key: str) -> None:
+    head = post(stack, b"", f"content-length: {10**12}").replace(
+        stack.admin_key.encode(), key.encode() or stack.admin_key.encode()
+    )
+    sent, piece = 0, b"x" * 2**20
+    with connect(stack, timeout=5) as link:
+        link.sendall(head)
+        assert link.recv(65_536).startswith(b"HTTP/1.1 401" if key else b"HTTP/1.1 413")
+        try:
+            while sent < 2**30:
+                sent += link.send(piece)
+        except OSError:  # it waits, or was cut
+            pass
+    assert sent < 64 * 2**20, "what a refused client sends was read without end"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    ["x: " + "y" * 200_000, "x: " + "y" * 70_000, "authorization: Bearer " + "y" * 123_000, "\r\n".join(f"x{n}: {'y' * 700}" for n in range(99)), "\r\n".join(f"x{n}: y" for n in range(101))],
+    ids=["long", "a little", "token", "together", "many"],
+)  # fmt: skip
 def test_headers_beyond_measure_are_431(stack: Stack, headers: str) -> None:
     answer = told(stack, f"GET /health/live HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 431") and b"headers_too_large" in answer
@@ -121,6 +228,21 @@ def test_client_that_sends_its_headers_a_byte_at_a_time_is_ended(stack: Stack) -
         assert slow.recv(65_536).startswith(b"HTTP/1.1 408") and slow.recv(1) == b""
         assert silent.recv(65_536).startswith(b"HTTP/1.1 408") and silent.recv(1) == b""
         assert 8 < time.monotonic() - began
+
+
+def test_target_beyond_measure_is_431(stack: Stack) -> None:
+    answer = told(stack, b"GET /health/live?" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 431") and b"headers_too_large" in answer
+
+
+def test_second_request_of_a_connection_has_the_same_bounds(stack: Stack) -> None:
+    first = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    for second in (b"x: " + b"y" * 70_000, b"\r\n".join(b"x%d: y" % n for n in range(101))):
+        with connect(stack) as link:
+            link.sendall(first)
+            assert link.recv(65_536).startswith(b"HTTP/1.1 200")
+            link.sendall(first[:-2] + second + b"\r\n\r\n")
+            assert link.recv(65_536).startswith(b"HTTP/1.1 431")
 
 
 def test_two_authorization_headers_are_refused(stack: Stack) -> None:
@@ -174,7 +296,7 @@ def test_chunked_body_above_the_limit_is_413(stack: Stack) -> None:
 
     with stack.client() as client:
         try:
-            assert client.post("/v1/chat/completions", content=flood()).status_code == 413
+            assert client.post("/v1/chat/completions", content=flood(), headers=JSON).status_code == 413
         except httpx.WriteError:  # told and closed while the rest was still being sent
             pass
 

@@ -214,3 +214,16 @@ async def test_broken_off_sign_in_is_a_page_for_people_and_json_for_programs(bro
         answer = await browser.get("/auth/callback?error=access_denied", headers={"accept": accept})
         assert answer.status_code >= 400 and answer.headers["content-type"].startswith(kind)
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/console/models/compare?a=base@1/export", "/console/models/compare?a=base@1%2Fexport&b=x", "/console/models/compare?a=..%2Faudit%2Fexport",
+        "/console/models/base@1%2Fexport", "/console/swap/plan?alias=x%2F..&version=base@1", "/console/swap/plan?alias=..&version=base@1",
+        "/console/deployments/..%2F..%2Faudit",
+    ],
+)  # fmt: skip
+async def test_address_that_names_a_path_leads_nowhere_else(browser: httpx.AsyncClient, path: str) -> None:
+    assert (await asyncio.wait_for(browser.get(path), 20)).status_code in (400, 404)
+    assert (await browser.get("/health/live")).status_code == 200

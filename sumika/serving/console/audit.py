@@ -19,12 +19,12 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.get("")
     async def search(request: Request, who: Asker, after: str = "", limit: int = ROWS) -> Response:
         asked = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
-        found = await api.get(who, "/audit", after=after, limit=limit, **asked)
+        found = await api.get(who, "audit", after=after, limit=limit, **asked)
         nouns = sorted({action.value.partition(".")[0] for action in Action})
         return pages.show(request, "audit.html", rows=found["data"], next=found["next"], asked=asked, nouns=nouns)
 
     @routes.get("/verify")
     async def verify(request: Request, who: Asker) -> Response:
-        return pages.show(request, "audit_verified.html", found=await api.get(who, "/audit/verify"))
+        return pages.show(request, "audit_verified.html", found=await api.get(who, "audit", "verify"))
 
     return routes

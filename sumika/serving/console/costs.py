@@ -15,6 +15,6 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("/costs")
     async def costs(request: Request, who: Asker, month: str = "", server: int = 0) -> Response:
-        return pages.show(request, "costs.html", costs=await api.get(who, "/costs", month=month, server=server), chosen=server)
+        return pages.show(request, "costs.html", costs=await api.get(who, "costs", month=month, server=server), chosen=server)
 
     return routes

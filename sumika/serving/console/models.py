@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from sumika.models.names import VersionRef
 from sumika.models.runfiles import dotted
 from sumika.serving.console.api import Api
 from sumika.serving.console.asking import Asker
@@ -24,7 +25,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("")
     async def tree(request: Request, who: Asker, after: str = "", limit: int = _ROWS) -> Response:
-        found, imports = await api.get(who, "/versions", after=after, limit=limit), await api.get(who, "/imports")
+        found, imports = await api.get(who, "versions", after=after, limit=limit), await api.get(who, "imports")
         return pages.show(
             request, "models.html", bases=_tree(found["data"]), versions=found["data"], next=found["next"],
             imports=imports["data"], sources=imports["sources"],
@@ -34,27 +35,27 @@ def router(pages: Pages, api: Api) -> APIRouter:
     async def bring_in(request: Request, who: Asker) -> Response:
         given = await form(request)
         wish = {"source": one(given, "source"), "name": one(given, "name")}
-        await api.post(who, "/imports", **wish, **({"base": one(given, "base")} if one(given, "base") else {}))
+        await api.post(who, "imports", **wish, **({"base": one(given, "base")} if one(given, "base") else {}))
         return pages.goes_to(request, "/console/models")
 
     @routes.get("/imports")
     async def imports(request: Request, who: Asker) -> Response:
         """How far imports are; the page is shown anew once the last one ended."""
-        found = (await api.get(who, "/imports"))["data"]
+        found = (await api.get(who, "imports"))["data"]
         if not any(one["state"] == "running" for one in found):
             return pages.goes_to(request, "/console/models")
         return pages.show(request, "imports.html", imports=found)
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: str = "", b: str = "") -> Response:
-        versions = await api.every(who, "/versions")
-        sides = [await api.get(who, f"/versions/{ref}") for ref in (a, b) if ref]
+        versions = await api.every(who, "versions")
+        sides = [await api.get(who, "versions", VersionRef.parse(ref)) for ref in (a, b) if ref]
         rows = _differences(*sides) if len(sides) == 2 else []
         return pages.show(request, "compare_versions.html", versions=versions, a=a, b=b, sides=sides, rows=rows)
 
     @routes.get("/{ref}")
     async def card(request: Request, who: Asker, ref: str) -> Response:
-        return pages.show(request, "version.html", version=await api.get(who, f"/versions/{ref}"))
+        return pages.show(request, "version.html", version=await api.get(who, "versions", VersionRef.parse(ref)))
 
     return routes
 

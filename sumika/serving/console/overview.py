@@ -17,7 +17,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
     routes = APIRouter()
 
     async def seen(who: Principal) -> dict[str, Any]:
-        status, activity = await api.get(who, "/status"), await api.get(who, "/activity")
+        status, activity = await api.get(who, "status"), await api.get(who, "activity")
         slots = activity["data"]
         day = {name: sum(slot[name] for slot in slots) for name in ("requests", "failed", "prompt_tokens", "completion_tokens")}
         answered = [slot for slot in slots if slot["first_ms"] is not None]

@@ -29,17 +29,17 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.get("")
     async def show(request: Request, who: Asker) -> Response:
         today = datetime.now().astimezone().date().isoformat()
-        return pages.show(request, "prices.html", sheet=await api.get(who, "/prices"), figures=FIGURES, today=today)
+        return pages.show(request, "prices.html", sheet=await api.get(who, "prices"), figures=FIGURES, today=today)
 
     @routes.post("")
     async def keep(request: Request, who: Asker) -> Response:
         given = parse_qs((await request.body()).decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-        await api.post(who, "/prices", **sheet({name: [one.strip() for one in column] for name, column in given.items()}))
+        await api.post(who, "prices", **sheet({name: [one.strip() for one in column] for name, column in given.items()}))
         return pages.goes_to(request, "/console/costs")
 
     @routes.post("/reset")
     async def reset(request: Request, who: Asker) -> Response:
-        await api.delete(who, "/prices")
+        await api.delete(who, "prices")
         return pages.goes_to(request, "/console/costs")
 
     return routes

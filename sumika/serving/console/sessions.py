@@ -17,7 +17,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("")
     async def list_sessions(request: Request, who: Asker, after: str = "", limit: int = ROWS) -> Response:
-        found = await api.get(who, "/sessions", after=after, limit=limit)
+        found = await api.get(who, "sessions", after=after, limit=limit)
         held = session_of(request.scope)
         return pages.show(
             request, "sessions.html", sessions=found["data"], next=found["next"], own=sessions.named(held) if held else ""
@@ -25,7 +25,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.post("/{session_id}/end")
     async def end(request: Request, who: Asker, session_id: str) -> Response:
-        await api.delete(who, f"/sessions/{session_id}")
+        await api.delete(who, "sessions", session_id)
         return pages.goes_to(request, "/console/sessions")
 
     return routes

@@ -19,26 +19,26 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.get("/teams")
     async def list_teams(request: Request, who: Asker, after: str = "", limit: int = ROWS) -> Response:
-        found = await api.get(who, "/teams", after=after, limit=limit)
-        limits = {row["name"]: row for row in await api.every(who, "/limits") if row["kind"] == "team"}
+        found = await api.get(who, "teams", after=after, limit=limit)
+        limits = {row["name"]: row for row in await api.every(who, "limits") if row["kind"] == "team"}
         return pages.show(request, "teams.html", teams=found["data"], next=found["next"], limits=limits)
 
     @routes.post("/teams")
     async def create(request: Request, who: Asker) -> Response:
         given = await form(request)
-        await api.post(who, "/teams", name=one(given, "name"), title=one(given, "title"))
+        await api.post(who, "teams", name=one(given, "name"), title=one(given, "title"))
         return pages.goes_to(request, "/console/teams")
 
     @routes.post("/teams/{name}/remove")
     async def remove(request: Request, who: Asker, name: str) -> Response:
-        await api.delete(who, f"/teams/{name}")
+        await api.delete(who, "teams", name)
         return pages.goes_to(request, "/console/teams")
 
     @routes.post("/limits/{kind}/{name}")
     async def limit(request: Request, who: Asker, kind: str, name: str) -> Response:
         given = await form(request)
         wish = {field: _value(field, one(given, field)) for field in NAMES}
-        await api.post(who, f"/limits/{kind}/{name}", **wish)
+        await api.post(who, "limits", kind, name, **wish)
         return pages.goes_to(request, _PAGES[kind].format(name=name))
 
     return routes

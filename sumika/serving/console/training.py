@@ -33,18 +33,18 @@ def router(pages: Pages, api: Api) -> APIRouter:
     _add_starting(routes, pages, api)
 
     async def watched(who: Asker, job_id: int) -> dict[str, Any]:
-        job, log = await api.get(who, f"/jobs/{job_id}"), await api.get(who, f"/jobs/{job_id}/log")
+        job, log = await api.get(who, "jobs", job_id), await api.get(who, "jobs", job_id, "log")
         return {"job": job, "log": log["text"], "over": job["state"] in OVER}
 
     @routes.get("")
     async def list_jobs(request: Request, who: Asker, after: str = "", limit: int = ROWS) -> Response:
-        found = await api.get(who, "/jobs", after=after, limit=limit)
+        found = await api.get(who, "jobs", after=after, limit=limit)
         return pages.show(request, "training.html", jobs=found["data"], next=found["next"], over=OVER)
 
     @routes.get("/compare")
     async def compare(request: Request, who: Asker, a: int = 0, b: int = 0) -> Response:
-        found = await api.every(who, "/jobs")
-        sides = [await api.get(who, f"/jobs/{job}") for job in (a, b) if job]
+        found = await api.every(who, "jobs")
+        sides = [await api.get(who, "jobs", job) for job in (a, b) if job]
         rows = differing(*(yaml.safe_load(side["config"]) or {} for side in sides)) if len(sides) == 2 else []
         return pages.show(request, "compare_jobs.html", jobs=found, a=a, b=b, sides=sides, rows=rows)
 
@@ -58,7 +58,7 @@ def router(pages: Pages, api: Api) -> APIRouter:
 
     @routes.post("/{job_id}/{act}")
     async def act(request: Request, who: Asker, job_id: int, act: str) -> Response:
-        await api.post(who, f"/jobs/{job_id}/{act}")
+        await api.post(who, "jobs", job_id, act)
         return pages.goes_to(request, f"/console/training/{job_id}")
 
     return routes
@@ -67,10 +67,10 @@ def router(pages: Pages, api: Api) -> APIRouter:
 def _add_starting(routes: APIRouter, pages: Pages, api: Api) -> None:
     @routes.get("/new")
     async def begin(request: Request, who: Asker, template: str = "", job: int = 0) -> Response:
-        templates = (await api.get(who, "/jobs/templates"))["data"]
+        templates = (await api.get(who, "jobs", "templates"))["data"]
         chosen = next((one["config"] for one in templates if one["name"] == template), "")
         if job:
-            chosen = (await api.get(who, f"/jobs/{job}"))["config"]
+            chosen = (await api.get(who, "jobs", job))["config"]
         return pages.show(request, "new_job.html", templates=templates, config=chosen)
 
     @routes.post("/new")
@@ -81,7 +81,7 @@ def _add_starting(routes: APIRouter, pages: Pages, api: Api) -> None:
         asked: dict[str, Any] = {"config": config, "priority": int(priority) if re.fullmatch(r"-?\d{1,3}", priority) else 0}
         checks = bool(one(given, "check"))
         try:
-            done = await api.post(who, "/jobs/check" if checks else "/jobs", **asked)
+            done = await api.post(who, "jobs", *(["check"] if checks else []), **asked)
         except SumikaError as error:
             if error.code != "bad_config":
                 raise

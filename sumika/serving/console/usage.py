@@ -27,9 +27,9 @@ def router(pages: Pages, api: Api) -> APIRouter:
         today = datetime.now().astimezone().date()
         since = since or (today - timedelta(days=29)).isoformat()
         span = {"since": since, "until": _next_day(until)}
-        found = await api.get(who, "/usage", by=by, after=after, limit=_ROWS, **span)
-        days = await api.get(who, "/usage", by="day", **span)
-        titles = {one["name"]: one["title"] for one in await api.every(who, "/teams")}
+        found = await api.get(who, "usage", by=by, after=after, limit=_ROWS, **span)
+        days = await api.get(who, "usage", by="day", **span)
+        titles = {one["name"]: one["title"] for one in await api.every(who, "teams")}
         total = {
             name: sum(row[name] for row in days["data"]) for name in ("requests", "failed", "prompt_tokens", "completion_tokens")
         }
