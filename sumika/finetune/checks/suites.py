@@ -10,7 +10,7 @@ from sumika.finetune.config import Suite
 from sumika.finetune.data import records
 from sumika.finetune.data.clean import Cleaner
 from sumika.finetune.data.fit import fit
-from sumika.finetune.data.problems import DataError, Problems
+from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.reading import How, Reader
 from sumika.finetune.data.record import Content, Conversation, Row, record_hash
 from sumika.finetune.data.settings import Data
@@ -18,14 +18,14 @@ from sumika.models.errors import quoted
 
 
 def read(
-    suite: Suite, data: Data, chat: ChatFormat, limit: int | None, trained: set[str], problems: Problems
+    suite: Suite, data: Data, chat: ChatFormat, limit: int | None, trained: set[str], reader: Reader
 ) -> list[Row[Conversation]]:
-    """Every row that is right; the others go to `problems`. `trained`: the marks of what is trained on (`records`)."""
+    """Every row that is right; the others go to the reader's problems. `trained`: the marks of what is trained on (`records`)."""
     cleaner, found = Cleaner(data), []
     how = How(
         data.columns.named(), "auto", data.encoding, facts="required" if suite.check == "facts" else "none", columns_may_lack=True
     )
-    for row in Reader(problems).rows(suite.path, how):
+    for row in reader.rows(suite.path, how):
         try:
             cleaned = cleaner.clean(row)
             if not isinstance(cleaned.content, Conversation):
@@ -38,7 +38,7 @@ def read(
             _check_answer(suite, cleaned.content.messages[-1]["content"])
             found.append(Row(cleaned.content, row.where, row.hash, cleaned.facts))
         except DataError as error:
-            problems.add(row.where, error)
+            reader.problems.add(row.where, error)
     return found
 
 

@@ -97,7 +97,12 @@ def _printed(path: Path, kind: str) -> Iterator[IO[bytes]]:
 
 def _refusal(why: str, details: list[str]) -> DataError:
     en, ja = _REFUSALS[why]
-    return DataError(en.format(*details), ja.format(*details))
+    unquoted = (
+        ("two columns have the same name; rename one", "同じ名前の列が2つあります。名前を変えてください")
+        if why == "twice"
+        else None
+    )
+    return DataError(en.format(*details), ja.format(*details), unquoted=unquoted)
 
 
 def _restored(value: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from sumika.finetune.group import Group, refused
 
@@ -31,8 +31,13 @@ def local(given: Any) -> Any:
     return given
 
 
-def _there(path: Path) -> Path:
-    if not (path.is_file() or path.is_dir()):
+def is_named(path: Path, info: ValidationInfo) -> bool:
+    """Whether the job is read with names (`info.context`) that stand for files elsewhere, and `path` is one of them."""
+    return info.context is not None and path in info.context
+
+
+def _there(path: Path, info: ValidationInfo) -> Path:
+    if not is_named(path, info) and not (path.is_file() or path.is_dir()):
         en, ja = (
             ("is no regular file", "は通常のファイルではありません")
             if path.exists()

@@ -22,6 +22,8 @@ _LARGEST_LINE = 4 * LARGEST_CELL
 _LARGEST_JSON = 512 * 2**20
 _MOST_COLUMNS = 1000
 
+SAME_NAME = ("two columns have the same name; rename one", "同じ名前の列が2つあります。名前を変えてください")
+
 Columns = dict[str, Any]
 Numbered = Iterator[tuple[int, Columns | DataError]]
 
@@ -159,7 +161,10 @@ def column_names(cells: list[str], separator: str = ",") -> list[str]:
     if len(names) > _MOST_COLUMNS:
         raise DataError(f"has more than {_MOST_COLUMNS} columns; keep those that are trained on", f"列が {_MOST_COLUMNS} を超えています。学習に使う列だけにしてください", line=1)  # fmt: skip
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise DataError(f"two columns are named '{twice[0]}'; rename one", f"「{twice[0]}」という列が2つあります。名前を変えてください", line=1)  # fmt: skip
+        raise DataError(
+            f"two columns are named '{twice[0]}'; rename one", f"「{twice[0]}」という列が2つあります。名前を変えてください", line=1,
+            unquoted=SAME_NAME,
+        )  # fmt: skip
     if len(names) == 1 and separator == "," and any(sign in names[0] for sign in "\t;"):
         raise DataError(
             "its columns are not separated by commas; save it with commas, or with tabs as .tsv",
