@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 from sumika.finetune.chat import ChatFormat
 from sumika.finetune.config import Suite
@@ -14,7 +13,7 @@ from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.reading import How, Reader
 from sumika.finetune.data.record import Content, Conversation, Row, record_hash
 from sumika.finetune.data.settings import Data
-from sumika.models.errors import quoted
+from sumika.finetune.evaluation import patterns
 
 
 def read(
@@ -61,12 +60,8 @@ def _check_answer(suite: Suite, answer: str) -> None:
                 f"its answer is not JSON, and suite '{suite.name}' compares answers as JSON; correct it, or set check: exact",
                 f"応答がJSONではありませんが、スイート「{suite.name}」はJSONとして比べます。直すか、check: exact にしてください",
             ) from None
-    if suite.check == "regex":
-        try:
-            re.compile(answer)
-        except re.error as error:
-            said = quoted(str(error))
-            raise DataError(
-                f"its answer is no regular expression ({said}), and suite '{suite.name}' looks for it as one; correct it, or set check: exact",
-                f"応答が正規表現ではありません({said})。スイート「{suite.name}」は正規表現として探します。直すか、check: exact にしてください",
-            ) from None
+    if suite.check == "regex" and (said := patterns.fault(answer)) is not None:
+        raise DataError(
+            f"its answer is no regular expression ({said}), and suite '{suite.name}' looks for it as one; correct it, or set check: exact",
+            f"応答が正規表現ではありません({said})。スイート「{suite.name}」は正規表現として探します。直すか、check: exact にしてください",
+        )

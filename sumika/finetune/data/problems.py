@@ -9,6 +9,7 @@ from sumika.models.errors import SumikaError
 
 _SHOWN = 20
 _KEPT = 1000
+SAME_NAME = ("two columns have the same name; rename one", "同じ名前の列が2つあります。名前を変えてください")
 
 
 class DataError(Exception):

@@ -15,14 +15,12 @@ from typing import IO, Any
 
 from sumika.finetune.data import binary_tables
 from sumika.finetune.data.files import KINDS
-from sumika.finetune.data.problems import DataError
+from sumika.finetune.data.problems import SAME_NAME, DataError
 
 LARGEST_CELL = 4_000_000
 _LARGEST_LINE = 4 * LARGEST_CELL
 _LARGEST_JSON = 512 * 2**20
 _MOST_COLUMNS = 1000
-
-SAME_NAME = ("two columns have the same name; rename one", "同じ名前の列が2つあります。名前を変えてください")
 
 Columns = dict[str, Any]
 Numbered = Iterator[tuple[int, Columns | DataError]]
