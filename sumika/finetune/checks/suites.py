@@ -20,7 +20,7 @@ def read(
     suite: Suite, data: Data, chat: ChatFormat, limit: int | None, trained: set[str], reader: Reader
 ) -> list[Row[Conversation]]:
     """Every row that is right; the others go to the reader's problems. `trained`: the marks of what is trained on (`records`)."""
-    cleaner, found = Cleaner(data), []
+    cleaner, found = Cleaner(data, chat.control_tokens), []
     how = How(
         data.columns.named(), "auto", data.encoding, facts="required" if suite.check == "facts" else "none", columns_may_lack=True
     )

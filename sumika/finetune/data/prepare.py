@@ -119,7 +119,7 @@ class _Pass:
         self.problems = Problems()
         self._method = method
         self._data, self._chat, self._report = data, chat, report
-        self._cleaner, self._held_cleaner = Cleaner(data), Cleaner(data)
+        self._cleaner, self._held_cleaner = (Cleaner(data, chat.control_tokens) for _ in range(2))
         self._reader, self._held_reader = Reader(self.problems, inputs), Reader(self.problems, inputs)
         self._kept: list[Kept] = []
         self._asked: list[tuple[Row[Conversation], Signature]] = []
