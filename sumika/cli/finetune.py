@@ -19,6 +19,7 @@ from sumika.finetune.data import reports
 from sumika.finetune.data.reading import How
 from sumika.finetune.data.settings import Columns, Encoding
 from sumika.finetune.runs import Stopped
+from sumika.finetune.tracking import Tracking
 from sumika.models import audit
 from sumika.models.audit import Action
 from sumika.models.errors import quoted
@@ -37,7 +38,14 @@ def check(context: typer.Context, file: File, overrides: Overrides = None, json:
     if isinstance(context.obj, Alone):
         without_torch()
     with opened() as (settings, store):
-        checked = checks.check(config, store, settings.layout, engine=settings.engine, document=document)
+        checked = checks.check(
+            config,
+            store,
+            settings.layout,
+            engine=settings.engine,
+            document=document,
+            tracking=Tracking(settings.finetune.tracking),
+        )
     if json:
         warnings = [warning.text(output.language()) for warning in (*checked.warnings, *checked.data.report.warnings())]
         output.print_json(checked.figures() | {"memory": asdict(checked.memory), "warnings": warnings})
@@ -83,16 +91,18 @@ def run(
         with opened() as (settings, store):
             ordered.prepare(folder, store, settings.layout, settings.engine)
         return
-    foreground(*jobs.read(file, overrides), folder, json)
+    foreground(*jobs.read(file, overrides), folder, json, queued=parent is not None)
 
 
-def foreground(config: jobs.JobConfig, document: Document, folder: Path | None, json: bool) -> None:
-    """Run a job here and now, and tell how it was judged."""
+def foreground(config: jobs.JobConfig, document: Document, folder: Path | None, json: bool, *, queued: bool = False) -> None:
+    """Run a job here and now, and tell how it was judged. `queued`: for the worker, which sends nothing to addresses in jobs."""
     with opened() as (settings, store):
+        tracking = Tracking(settings.finetune.tracking, addresses=not queued)
         try:
             version = pipeline.run(
-                config, store, settings.layout, output.err(), folder, engine=settings.engine, document=document
-            )
+                config, store, settings.layout, output.err(), folder, engine=settings.engine, document=document,
+                tracking=tracking,
+            )  # fmt: skip
         except Stopped as stopped:
             output.say(
                 f"Stopped and saved. To go on: sumika finetune resume {stopped.run}",

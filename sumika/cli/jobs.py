@@ -18,8 +18,10 @@ from sumika.cli.finetune import File, Overrides, foreground
 from sumika.cli.logs import log_to_stderr
 from sumika.cli.output import Json
 from sumika.finetune import checks, config, runs
+from sumika.finetune.data import inputs
 from sumika.finetune.queue.child import LOG
 from sumika.finetune.queue.worker import Worker
+from sumika.finetune.tracking import Tracking
 from sumika.models import jobs, runfiles
 from sumika.models.home import Home
 from sumika.models.jobs import Job
@@ -40,9 +42,13 @@ def submit(
     """Check a job and put it into the queue; what is queued runs as it stands now, whatever becomes of the file."""
     job, document = config.read(file, overrides)
     with opened() as (settings, store):
-        checked = checks.check(job, store, settings.layout, engine=settings.engine, document=document)
+        checked = checks.check(
+            job, store, settings.layout, engine=settings.engine, document=document,
+            tracking=Tracking(settings.finetune.tracking, addresses=False),
+        )  # fmt: skip
         folder = runs.create(job, settings.layout)
         runs.keep_config(folder, job)
+        inputs.keep(folder, job.inputs, checked.sha256)
         memory = int(checked.figures()["memory_bytes"])
         with store.write() as connection:
             row = jobs.submit(connection, job.job.name, folder.name, actor=actor(), memory=memory, priority=priority)

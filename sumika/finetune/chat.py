@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sumika.finetune.data import pii
 from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.record import Content, Conversation, Document, Messages, Preference
 from sumika.models.errors import SumikaError, quoted
@@ -121,6 +123,12 @@ class ChatFormat:
         """Fills rows up to the longest of a batch; masked, so any token will do where the model has none for it."""
         pad = self.tokenizer.pad_token_id
         return self.stop_ids[0] if pad is None else int(pad)
+
+    @property
+    def control_tokens(self) -> re.Pattern[str] | None:
+        """The tokenizer's special tokens, as a text may spell them."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return pii.any_of([*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)])
 
     def prompt_ids(self, messages: Messages) -> list[int]:
         """What the engine is given when it is asked to answer `messages`."""

@@ -12,7 +12,8 @@ from rich.console import Console
 from sumika.finetune import checks, runs
 from sumika.finetune.checks import Checked
 from sumika.finetune.config import JobConfig
-from sumika.finetune.data import records, reports
+from sumika.finetune.data import inputs, records, reports
+from sumika.finetune.tracking import Tracking
 from sumika.finetune.training.journal import Journal
 from sumika.models import aliases, audit, canary, importing, registry
 from sumika.models.audit import Action
@@ -37,37 +38,47 @@ def run(
     *,
     engine: EngineSettings | None = None,
     document: Document | None = None,
+    tracking: Tracking | None = None,
 ) -> Version:
     """Check, train, judge and register; the new version, with its gate passed or refused.
 
-    `folder`: a run that was begun before, to go on with from its newest good checkpoint. `engine`, `document`: as for
-    `checks.check`.
+    `folder`: a run that was begun before, to go on with from its newest good checkpoint. `engine`, `document`,
+    `tracking`: as for `checks.check`.
 
     Raises:
-        SumikaError: as `checks.check`; `run_busy`; `disk_full`; `tracking_failed`; `bad_adapter`, should vLLM not take the result.
+        SumikaError: as `checks.check`; `run_busy`; `disk_full`; `data_changed`; `tracking_failed`; `bad_adapter`, should vLLM not take the result.
         Stopped: on the first Ctrl-C or SIGTERM, once a checkpoint was saved.
     """
     with audit.told(store, Action.FINETUNE_RUN, config.job.name) as told:
-        checked = checks.check(config, store, home, engine=engine, document=document)
-        version = _run(checked, config, store, home, console, folder)
+        tracking = tracking or Tracking()
+        checked = checks.check(config, store, home, engine=engine, document=document, tracking=tracking)
+        version = _run(checked, config, store, home, console, folder, tracking)
         told |= {"version": str(version.ref), "base": str(version.base), "gate": version.gate}
         return version
 
 
-def _run(checked: Checked, config: JobConfig, store: Store, home: Home, console: Console, folder: Path | None) -> Version:
+def _run(
+    checked: Checked, config: JobConfig, store: Store, home: Home, console: Console, folder: Path | None, tracking: Tracking
+) -> Version:
     # "the newest" may be another tomorrow: what is kept names the version this run stood on
     config = config.model_copy(update={"base": config.base.model_copy(update={"version": str(checked.base.ref)})})
     folder = folder or runs.create(config, home)
     with runs.alone_at(folder):
-        return _registered(store, config.serve.alias, folder.name) or _made(checked, config, store, home, folder, console)
+        return _registered(store, config.serve.alias, folder.name) or _made(
+            checked, config, store, home, folder, console, tracking
+        )
 
 
-def _made(checked: Checked, config: JobConfig, store: Store, home: Home, folder: Path, console: Console) -> Version:
+def _made(
+    checked: Checked, config: JobConfig, store: Store, home: Home, folder: Path, console: Console, tracking: Tracking
+) -> Version:
+    inputs.check_unchanged(folder, checked.sha256)
     runs.keep_config(folder, config)
+    inputs.keep(folder, config.inputs, checked.sha256)
     journal = Journal(folder)
     journal.enter("loading")
     reports.keep(checked.data.report, folder)
-    trained = _train(checked, config, folder, journal, console)
+    trained = _train(checked, config, folder, journal, console, tracking)
     journal.enter("judging")
     with console.status("judging: held-out questions, side by side"):
         judged = _judge(trained.model, checked, store, home, config)
@@ -77,7 +88,7 @@ def _made(checked: Checked, config: JobConfig, store: Store, home: Home, folder:
     return version
 
 
-def _train(checked: Checked, config: JobConfig, folder: Path, journal: Journal, console: Console) -> Trained:
+def _train(checked: Checked, config: JobConfig, folder: Path, journal: Journal, console: Console, tracking: Tracking) -> Trained:
     # torch and its friends take half a minute to load: only a job that may start pays for them.
     with console.status("loading torch and the base model"):
         from sumika.finetune import base_model
@@ -90,16 +101,16 @@ def _train(checked: Checked, config: JobConfig, folder: Path, journal: Journal, 
     if config.train.gpus > 1:
         trained = together.train(task, lambda: base_model.load(checked.folder))
     else:
-        trained = _train_here(base_model.load(checked.folder, quantize=config.base.quantize), task, journal, console)
+        trained = _train_here(base_model.load(checked.folder, quantize=config.base.quantize), task, journal, console, tracking)
     curves.draw(journals.read(folder), folder / curves.PICTURE)
     return trained
 
 
-def _train_here(base: Any, task: Task, journal: Journal, console: Console) -> Trained:
+def _train_here(base: Any, task: Task, journal: Journal, console: Console, tracking: Tracking) -> Trained:
     from sumika.finetune.training import mlflow_run
     from sumika.finetune.training.train import train
 
-    with mlflow_run.following(task.config, task.run) as followers:
+    with mlflow_run.following(task.config, task.run, tracking) as followers:
         return train(base, task, journal, console, *followers)
 
 

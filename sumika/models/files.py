@@ -20,6 +20,8 @@ Purpose = Literal["batch", "fine-tune", "batch_output"]
 # How long files of batches stay where nobody says; OpenAI's figure.
 USUAL_DAYS = 30
 LONGEST_NAME = 255
+# By their names: tables that a training job reads, and the fine-tuning API and batches, which are OpenAI's, do not.
+_TABLES = (".csv", ".tsv", ".parquet", ".xlsx")
 _f = schema.files
 _b = schema.batches
 OPEN_BATCHES = ("validating", "in_progress", "finalizing", "cancelling")
@@ -39,12 +41,21 @@ class File:
     created_at: str
     expires_at: str | None
 
+    @property
+    def is_table(self) -> bool:
+        return is_table(self.name)
+
     def shown(self) -> dict[str, Any]:
         """As OpenAI's `file` object."""
         return {
             "id": self.id, "object": "file", "bytes": self.bytes, "created_at": clock.seconds(self.created_at),
             "expires_at": clock.seconds(self.expires_at), "filename": self.name, "purpose": self.purpose, "status": "processed",
         }  # fmt: skip
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of this name is read as a table, and not as JSONL."""
+    return name.lower().endswith(_TABLES)
 
 
 def made(owner: str, creator: str, purpose: Purpose, name: str, size: int, sha256: str, expires_s: int | None) -> File:

@@ -102,6 +102,10 @@ class Home:
         tag = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"sumika-{os.getuid()}-{tag}"
 
+    def hidden(self, text: str) -> str:
+        """`text` for whoever is not at this machine: without where the home lies."""
+        return text.replace(str(self.root), "$SUMIKA_HOME")
+
     def create(self) -> None:
         """Make every folder, private to this user.
 

@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from sumika.models import addresses
+from sumika.models.errors import quoted
 from sumika.models.principals import Role
 
 # Signatures only: with a shared secret (HS…) whoever checks a token can also make one.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 
 MOST_LEEWAY_S = 60
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 _Team = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -24,12 +25,14 @@ def check_url(url: str) -> str:
     """`url`, where it is https; plain http is for this machine alone.
 
     Raises:
-        ValueError: for any other, or one that carries a password or a fragment.
+        ValueError: for any other, and for one that two programs might read in two ways (`addresses`).
     """
-    parts = urlsplit(url)
-    local = parts.scheme == "http" and parts.hostname in _LOOPBACK
-    if not (parts.scheme == "https" or local) or not parts.hostname or parts.username or parts.password or parts.fragment:
-        raise ValueError(f"'{url[:200]}' must be an https:// address without user, password or #")
+    try:
+        address = addresses.parse(url, query=True)
+    except ValueError as error:
+        raise ValueError(f"'{quoted(url)}' {error}") from None
+    if address.scheme != "https" and not address.is_loopback:
+        raise ValueError(f"'{quoted(url)}' must be an https:// address")
     return url
 
 
@@ -81,7 +84,8 @@ class IssuerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _told_apart(self) -> IssuerSettings:
-        check_url(self.issuer)
+        if "?" in check_url(self.issuer):
+            raise ValueError("an issuer has no ? in its address (OpenID Connect Discovery 1.0, section 3)")
         if self.audience in (self.client_id, *self.clients):
             raise ValueError("audience must differ from client_id and clients, or an ID token would pass for an access token")
         if "openid" not in self.scopes:

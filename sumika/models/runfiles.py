@@ -14,15 +14,24 @@ CONFIG, RESULT, PROGRESS, METRICS, LOG = "config.yaml", "result.json", "progress
 # Of a job that came through the API: what was asked, and what the check of it found.
 ORDER, CHECKED = "order.json", "check.json"
 CHECKPOINTS = "checkpoints"
+# Folders beside the runs begin so, in which jobs from the network are checked.
+WORKSPACE = ".checking-"
 DATA = "data-report.json"
+# Where the files lie that the job names, and their hashes (`finetune/data/inputs.py`).
+INPUTS = "inputs.json"
 _TAIL_BYTES = 32_768
 
 
 def create(runs: Path, job: str) -> Path:
     """A new folder under `runs`, named for its job and its moment."""
-    folder = runs / f"{job}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    folder = runs / name(job)
     folder.mkdir(mode=0o700)
     return folder
+
+
+def name(job: str) -> str:
+    """What a new run's folder is called."""
+    return f"{job}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
 def order(run: Path) -> dict[str, Any] | None:
@@ -53,6 +62,11 @@ def result(run: Path) -> dict[str, Any] | None:
 def data(run: Path) -> dict[str, Any] | None:
     """Counts of the job's data; None before it was read."""
     return _object(run / DATA)
+
+
+def inputs(run: Path) -> dict[str, Any]:
+    """What was kept of the files that the job names; empty before it was checked."""
+    return _object(run / INPUTS) or {}
 
 
 def config(run: Path) -> str:

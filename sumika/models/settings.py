@@ -19,6 +19,7 @@ from sumika.models import yamlfile
 from sumika.models.home import Home
 from sumika.models.oidc_settings import OidcSettings
 from sumika.models.telemetry_settings import TelemetrySettings
+from sumika.models.tracking_settings import TrackingServer
 
 PREFIX = "SUMIKA_"
 DEFAULT_FILE = Path("configs/sumika.yaml")
@@ -89,7 +90,11 @@ class GatewaySettings(BaseModel):
 
 
 class FinetuneSettings(BaseModel):
-    """The worker that `sumika up` starts; `command` is what it trains with."""
+    """The worker that `sumika up` starts; `command` is what it trains with.
+
+    `data_root`: jobs of team T that come over the network may read data below `data_root`/T; None: uploaded files alone.
+    `tracking`: the MLflow servers that queued jobs may name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,6 +102,20 @@ class FinetuneSettings(BaseModel):
     command: list[NonEmpty] = Field(
         default_factory=lambda: [sys.executable, "-m", "sumika.cli.main", "finetune", "run"], min_length=1
     )
+    data_root: Path | None = None
+    tracking: list[TrackingServer] = Field(default_factory=list, max_length=16)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> FinetuneSettings:
+        names = [server.name for server in self.tracking]
+        if len(set(names)) != len(names):
+            raise ValueError("two tracking servers have the same name")
+        return self
+
+    @property
+    def team_folders(self) -> Path | None:
+        """`data_root` without links and `..`."""
+        return None if self.data_root is None else self.data_root.expanduser().resolve()
 
 
 class AuditSettings(BaseModel):
@@ -146,6 +165,15 @@ class Settings(BaseSettings):
             raise ValueError("database_url must name SQLite or PostgreSQL")
         if url.password is not None and str(url.password).lower() in _DEFAULT_SECRETS:
             raise ValueError("database_url carries a default password; choose a secret one")
+        return self
+
+    @model_validator(mode="after")
+    def _data_is_not_at_home(self) -> Settings:
+        data, home = self.finetune.team_folders, self.layout.root
+        if data is not None and (data.is_relative_to(home) or home.is_relative_to(data)):
+            raise ValueError(
+                "finetune.data_root and home must lie apart, neither in the other: home holds keys and every team's files"
+            )
         return self
 
     @property

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from urllib.parse import urlsplit
-
 from pydantic import BaseModel, ConfigDict, field_validator
+
+from sumika.models import addresses
 
 # What OTLP over HTTP appends to its base address (OpenTelemetry protocol specification, "OTLP/HTTP Request").
 _TRACES = "/v1/traces"
-_ADDRESS = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 
 
 class TelemetrySettings(BaseModel):
@@ -25,10 +23,7 @@ class TelemetrySettings(BaseModel):
         """No credentials: engines get this address on their command line, which everybody on the machine can read."""
         if url is None:
             return None
-        if not _ADDRESS.fullmatch(url) or not _has_port(url):
-            raise ValueError(
-                "must be an http:// or https:// address without user, password, ? or #, such as http://collector.example.co.jp:4318"
-            )
+        addresses.parse(url)
         if url.rstrip("/").endswith(_TRACES):
             raise ValueError(f"must end before {_TRACES}, which is appended to it")
         return url
@@ -37,10 +32,3 @@ class TelemetrySettings(BaseModel):
     def traces_url(self) -> str | None:
         """Where traces are sent; None: nowhere."""
         return None if self.otlp_endpoint is None else self.otlp_endpoint.rstrip("/") + _TRACES
-
-
-def _has_port(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:  # above 65,535, or no address in the brackets
-        return False

@@ -45,11 +45,11 @@ def load(kind: type[Model], path: Path, overrides: list[str] | None = None) -> M
     return check(kind, overridden(read(path), overrides or []))
 
 
-def check(kind: type[Model], document: Document) -> Model:
-    """Raises SumikaError as `load`."""
+def check(kind: type[Model], document: Document, context: Any = None) -> Model:
+    """`context` is for the validators of `kind`. Raises SumikaError as `load`."""
     try:
         # As JSON: strict there means no "yes" for true and no "1_000" for 1000, but a path or tuple may still be text or list.
-        return kind.model_validate_json(json.dumps(document.data), strict=True)
+        return kind.model_validate_json(json.dumps(document.data), strict=True, context=context)
     except ValidationError as error:
         raise explained(kind, document, error) from None
 

@@ -5,51 +5,129 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
+import secrets
+import shutil
+import signal
 import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from sumika.models.actor import Actor
+from sumika.models import runfiles
 from sumika.models.errors import SumikaError
+from sumika.models.principals import Principal
+from sumika.serving.threads import to_end
 
 _COMMAND = (sys.executable, "-m", "sumika.cli.main", "finetune", "enqueue")
 _LONGEST_S = 120.0
-# A check takes a gigabyte where the data is large.
-_AT_ONCE = 1
+# Of one check, and of each parser that it starts: they run beside the gateway.
+_MEMORY = 2 * 2**30
+_LIMITS = {
+    resource.RLIMIT_DATA: _MEMORY,
+    resource.RLIMIT_CPU: int(_LONGEST_S),
+    resource.RLIMIT_CORE: 0,
+}
+# Threads that a library starts for each core would take the memory of one check by themselves.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+# Checks at once of one gateway worker; of one owner one runs at a time, and so many may wait.
+_AT_ONCE = 2
+_WAITING = 3
 
 
 class Submitting:
-    """One at a time. The child finds the settings as this process did: in the file and the environment."""
+    """The child finds the settings as this process did: in the file and the environment."""
 
-    def __init__(self) -> None:
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+        self._running = asyncio.Semaphore(_AT_ONCE)
+        self._places: dict[str, asyncio.Lock] = {}
+        self._asked: Counter[str] = Counter()
 
-    async def submit(self, config: str, priority: int, by: Actor) -> dict[str, Any]:
-        """The job's row. Raises SumikaError as the check does; `check_failed` (500), where it died."""
-        return await self._run({"config": config, "priority": priority, "submit": True}, by)
+    async def submit(self, config: str, priority: int, who: Principal) -> dict[str, Any]:
+        """The job's row. Raises SumikaError as the check does; `too_many_checks` (429); `check_exceeded`, past its time or
+        memory; `check_failed` (500), where it died otherwise."""
+        return await self._run({"config": config, "priority": priority, "submit": True}, who)
 
-    async def check(self, config: str, by: Actor) -> dict[str, Any]:
+    async def check(self, config: str, who: Principal) -> dict[str, Any]:
         """What the job would take, and warnings. Raises SumikaError as `submit`."""
-        return await self._run({"config": config, "priority": 0, "submit": False}, by)
+        return await self._run({"config": config, "priority": 0, "submit": False}, who)
 
-    async def _run(self, asked: dict[str, Any], by: Actor) -> dict[str, Any]:
-        told = json.dumps(asked | {"by": [by.name, by.role]}).encode()
-        async with self._turn:
-            child = await asyncio.create_subprocess_exec(
-                *_COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-            )
+    async def _run(self, asked: dict[str, Any], who: Principal) -> dict[str, Any]:
+        workspace = f"{runfiles.WORKSPACE}{secrets.token_hex(8)}"
+        sender = {"owner": who.owner, "team": who.team, "sensitivity": who.scopes.sensitivity}
+        told = json.dumps(asked | {"by": [who.id, who.role], "sender": sender, "workspace": workspace}).encode()
+        async with self._place(who.owner):
             try:
-                answer, _ = await asyncio.wait_for(child.communicate(told), _LONGEST_S)
-            except (TimeoutError, asyncio.CancelledError):
-                child.kill()
-                await child.wait()
-                raise _failed() from None
-        try:
-            value: dict[str, Any] = json.loads(answer)
-        except ValueError:
-            raise _failed() from None
-        if error := value.get("error"):
+                answer = await _ended(told)
+            finally:
+                await to_end(shutil.rmtree, self._runs / workspace, ignore_errors=True)
+        if error := answer.get("error"):
             raise SumikaError(error["code"], error["en"], error["ja"], status=error["status"], param=error["param"])
-        return value
+        return answer
+
+    @asynccontextmanager
+    async def _place(self, owner: str) -> AsyncIterator[None]:
+        """Of one owner after the other, so that nobody's checks keep everybody else's waiting."""
+        if self._asked[owner] > _WAITING:
+            raise SumikaError(
+                "too_many_checks", "Your team's jobs are being checked already; try again when one of these checks has ended.",
+                "チームのジョブを検査中です。終わってからやり直してください。", status=429, retry_after=10,
+            )  # fmt: skip
+        self._asked[owner] += 1
+        try:
+            async with self._places.setdefault(owner, asyncio.Lock()), self._running:
+                yield
+        finally:
+            self._asked[owner] -= 1
+            if not self._asked[owner]:
+                del self._asked[owner], self._places[owner]
+
+
+async def _ended(told: bytes) -> dict[str, Any]:
+    """What the child printed. It and whatever it started are gone then."""
+    # A session of its own: its parsers of Excel and Parquet can be ended with it.
+    child = await asyncio.create_subprocess_exec(
+        *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True, env=os.environ | _ONE_THREAD
+    )
+    try:
+        _limit(child)
+        answer, _ = await asyncio.wait_for(child.communicate(told), _LONGEST_S)
+    except TimeoutError:
+        raise _exceeded() from None
+    finally:
+        if child.returncode != 0:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT):
+        raise _exceeded()
+    try:
+        value: dict[str, Any] = json.loads(answer)
+    except ValueError:
+        raise _failed() from None
+    return value
+
+
+def _limit(child: Process) -> None:
+    """Set from here, since the child must not be able to forget it."""
+    for kind, most in _LIMITS.items():
+        with suppress(ProcessLookupError):
+            resource.prlimit(child.pid, kind, (most, most))
+
+
+def _exceeded() -> SumikaError:
+    return SumikaError(
+        "check_exceeded",
+        f"The check of this job took more than {_LONGEST_S:.0f} s or {_MEMORY // 2**30} GiB. Name less data, or have the job submitted "
+        "on the server ('sumika finetune submit FILE').",
+        f"ジョブの検査が {_LONGEST_S:.0f} 秒または {_MEMORY // 2**30} GiB を超えました。データを減らすか、サーバー上で登録してください"
+        "(sumika finetune submit FILE)。",
+    )
 
 
 def _failed() -> SumikaError:

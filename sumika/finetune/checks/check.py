@@ -8,6 +8,7 @@ from sumika.finetune.checks.findings import Findings
 from sumika.finetune.checks.result import Checked
 from sumika.finetune.config import JobConfig
 from sumika.finetune.device import Device
+from sumika.finetune.tracking import Tracking
 from sumika.models.home import Home
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
@@ -22,11 +23,12 @@ def check(
     engine: EngineSettings | None = None,
     device: Device | None = None,
     document: Document | None = None,
+    tracking: Tracking | None = None,
 ) -> Checked:
     """Everything that can be known to fail without loading weights, in seconds. All that one stage finds is told at once.
 
     `engine`: what the stack here is started with; None leaves its limit out. `device`: None looks at this machine.
-    `document`: the file the job was read from, for its lines.
+    `document`: the file the job was read from, for its lines. `tracking`: the MLflow servers that it may name; None: any address.
 
     Raises:
         SumikaError: `bad_config`, at the keys; `bad_data`, at the rows.
@@ -34,6 +36,7 @@ def check(
     device = device or Device.here(config.train.gpus)
     findings = Findings(document or look.unread(config))
     bases.check_alias(config, store, findings)
+    (tracking or Tracking()).check(config, home, findings)
     if engine is not None:
         bases.check_rank(config, engine, findings)
     machine.check_device(config, device, findings)
@@ -54,4 +57,6 @@ def check(
     rows = looked.data.pairs() if config.job.method == "dpo" else looked.data.rows()
     batching, memory = machine.fit(config, shape, device, rows, findings)
     findings.stop()
-    return Checked(base, folder, chat, looked.data, rows, looked.suites, batching, memory, list(bases.warnings(base)))
+    return Checked(
+        base, folder, chat, looked.data, rows, looked.suites, batching, memory, looked.sha256, list(bases.warnings(base))
+    )

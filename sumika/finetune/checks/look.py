@@ -11,6 +11,7 @@ from sumika.finetune.checks import suites
 from sumika.finetune.checks.findings import Findings
 from sumika.finetune.config import JobConfig
 from sumika.finetune.data.prepare import Prepared, prepare
+from sumika.finetune.data.reading import Reader
 from sumika.finetune.data.record import Conversation, Row
 from sumika.models.home import Home
 from sumika.models.registry import Version
@@ -27,6 +28,8 @@ class Looked:
     chat: ChatFormat
     data: Prepared
     suites: dict[str, list[Row[Conversation]]] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of every file that was read, by its name."""
 
 
 def look(config: JobConfig, store: Store, home: Home, document: Document | None = None) -> Looked:
@@ -50,12 +53,14 @@ def read(config: JobConfig, base: Version, folder: Path, chat: ChatFormat) -> Lo
     limit = config.data.max_length or base.meta.get("serve", {}).get("max_model_len")
     data = prepare(
         config.data, config.evaluate.held_out, chat, job=config.job.name, base=str(base.ref), limit=limit, seed=config.job.seed,
-        method=config.job.method,
+        method=config.job.method, inputs=config.inputs,
     )  # fmt: skip
-    asked = {
-        suite.name: suites.read(suite, config.data, chat, limit, data.marks, data.problems) for suite in config.evaluate.suites
-    }
-    return Looked(base, folder, chat, data, asked)
+    asked, files = {}, [*data.report.files, *data.report.held_out_files]
+    for suite in config.evaluate.suites:
+        reader = Reader(data.problems, config.inputs)
+        asked[suite.name] = suites.read(suite, config.data, chat, limit, data.marks, reader)
+        files += reader.files
+    return Looked(base, folder, chat, data, asked, {file.name: file.sha256 for file in files})
 
 
 def unread(config: JobConfig) -> Document:

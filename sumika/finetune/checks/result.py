@@ -20,7 +20,7 @@ from sumika.models.registry import Version
 class Checked:
     """A base, the rows as it will see them, how many of them make a step, and what that takes of memory.
 
-    `suites` by name; `warnings` are what does not stop the job and still wants a person's eye.
+    `suites` by name; `sha256` of the files that were read; `warnings` are what does not stop the job and still wants a person's eye.
     """
 
     base: Version
@@ -31,6 +31,7 @@ class Checked:
     suites: Mapping[str, Sequence[Row[Conversation]]]
     batching: Batching
     memory: Estimate
+    sha256: Mapping[str, str] = field(default_factory=dict)
     warnings: list[Said] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 
 from sumika.finetune.chat import ChatFormat
 from sumika.finetune.config import Suite
 from sumika.finetune.data import records
 from sumika.finetune.data.clean import Cleaner
 from sumika.finetune.data.fit import fit
-from sumika.finetune.data.problems import DataError, Problems
+from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.reading import How, Reader
 from sumika.finetune.data.record import Content, Conversation, Row, record_hash
 from sumika.finetune.data.settings import Data
-from sumika.models.errors import quoted
+from sumika.finetune.evaluation import patterns
 
 
 def read(
-    suite: Suite, data: Data, chat: ChatFormat, limit: int | None, trained: set[str], problems: Problems
+    suite: Suite, data: Data, chat: ChatFormat, limit: int | None, trained: set[str], reader: Reader
 ) -> list[Row[Conversation]]:
-    """Every row that is right; the others go to `problems`. `trained`: the marks of what is trained on (`records`)."""
-    cleaner, found = Cleaner(data), []
+    """Every row that is right; the others go to the reader's problems. `trained`: the marks of what is trained on (`records`)."""
+    cleaner, found = Cleaner(data, chat.control_tokens), []
     how = How(
         data.columns.named(), "auto", data.encoding, facts="required" if suite.check == "facts" else "none", columns_may_lack=True
     )
-    for row in Reader(problems).rows(suite.path, how):
+    for row in reader.rows(suite.path, how):
         try:
             cleaned = cleaner.clean(row)
             if not isinstance(cleaned.content, Conversation):
@@ -38,7 +37,7 @@ def read(
             _check_answer(suite, cleaned.content.messages[-1]["content"])
             found.append(Row(cleaned.content, row.where, row.hash, cleaned.facts))
         except DataError as error:
-            problems.add(row.where, error)
+            reader.problems.add(row.where, error)
     return found
 
 
@@ -61,12 +60,8 @@ def _check_answer(suite: Suite, answer: str) -> None:
                 f"its answer is not JSON, and suite '{suite.name}' compares answers as JSON; correct it, or set check: exact",
                 f"応答がJSONではありませんが、スイート「{suite.name}」はJSONとして比べます。直すか、check: exact にしてください",
             ) from None
-    if suite.check == "regex":
-        try:
-            re.compile(answer)
-        except re.error as error:
-            said = quoted(str(error))
-            raise DataError(
-                f"its answer is no regular expression ({said}), and suite '{suite.name}' looks for it as one; correct it, or set check: exact",
-                f"応答が正規表現ではありません({said})。スイート「{suite.name}」は正規表現として探します。直すか、check: exact にしてください",
-            ) from None
+    if suite.check == "regex" and (said := patterns.fault(answer)) is not None:
+        raise DataError(
+            f"its answer is no regular expression ({said}), and suite '{suite.name}' looks for it as one; correct it, or set check: exact",
+            f"応答が正規表現ではありません({said})。スイート「{suite.name}」は正規表現として探します。直すか、check: exact にしてください",
+        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from sumika.finetune.data.settings import local
+from sumika.finetune.data.settings import is_named, local
 from sumika.finetune.group import refused
 from sumika.models.errors import SumikaError
 from sumika.models.names import VersionRef, check_name
@@ -27,8 +27,8 @@ def _a_version(text: str) -> str:
         raise refused(error.en, error.ja) from None
 
 
-def _a_file(path: Path) -> Path:
-    if not path.is_file():
+def _a_file(path: Path, info: ValidationInfo) -> Path:
+    if not is_named(path, info) and not path.is_file():
         raise refused(
             f"there is no file {path}; give the path of a local file",
             f"ファイル {path} がありません。このマシンのファイルのパスを指定してください",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import PrivateAttr, ValidationInfo, field_validator
 
 from sumika.finetune.config.evaluate import Evaluate
 from sumika.finetune.config.job import Base, Chat, Job
 from sumika.finetune.config.serve import Serve
 from sumika.finetune.config.track import Track
 from sumika.finetune.config.train import Checkpoint, Lora, StopEarly, Train
+from sumika.finetune.data import inputs
+from sumika.finetune.data.inputs import Inputs
 from sumika.finetune.data.settings import Data
 from sumika.finetune.group import Group, refused_at
 from sumika.models import yamlfile
@@ -31,6 +34,25 @@ class JobConfig(Group):
     evaluate: Evaluate
     track: Track = Track()
     serve: Serve
+
+    _inputs: Inputs = PrivateAttr(default_factory=Inputs)
+
+    @property
+    def inputs(self) -> Inputs:
+        """Where the files lie that the job names."""
+        return self._inputs
+
+    def with_inputs(self, inputs: Inputs) -> JobConfig:
+        config = self.model_copy()
+        config._inputs = inputs
+        return config
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Every file and folder that the job names, by its key."""
+        found = {f"data.train.{n}.path": source.path for n, source in enumerate(self.data.train)}
+        found["evaluate.held_out"] = self.evaluate.held_out
+        return found | {f"evaluate.suites.{n}.path": suite.path for n, suite in enumerate(self.evaluate.suites)}
 
     @field_validator("train")
     @classmethod
@@ -93,6 +115,22 @@ def load(path: Path, overrides: list[str] | None = None) -> JobConfig:
 
 
 def read(path: Path, overrides: list[str] | None = None) -> tuple[JobConfig, Document]:
-    """As `load`; with the document, which knows the line of every key."""
+    """As `load`; with the document, which knows the line of every key. In a run's folder names may stand for the run's copies."""
     document = yamlfile.overridden(yamlfile.read(path), overrides or [])
-    return yamlfile.check(JobConfig, document), document
+    found = inputs.of_run(path.parent)
+    return yamlfile.check(JobConfig, document, found.paths).with_inputs(found), document
+
+
+def read_names(path: Path) -> tuple[JobConfig, Document]:
+    """As `read`, of a job from the network: nothing that it names is looked for.
+
+    Raises:
+        SumikaError: `bad_config`.
+    """
+    document = yamlfile.read(path)
+    return yamlfile.check(JobConfig, document, _AnyName()), document
+
+
+class _AnyName(Container[Path]):
+    def __contains__(self, name: object) -> bool:
+        return True

@@ -23,9 +23,9 @@ class Gate(Group):
     """And no fewer than the version now in service under the alias."""
     min_f1: Share | None = None
     """Mean character F1 of the answers against the held-out rows' own."""
-    max_loss: float | None = Field(default=None, gt=0)
+    max_loss: float | None = Field(default=None, gt=0, le=1000)
     """Mean loss on the held-out rows' answers, in nats a token."""
-    suites: dict[str, Share] = Field(default={})
+    suites: dict[str, Share] = Field(default={}, max_length=100)
     """Suite's name: the share of its rows that must be right."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sumika.finetune.data.problems import DataError
+from sumika.finetune.data.problems import SAME_NAME, DataError
 
 _WORKER = Path(__file__).with_name("binary_worker.py")
 _LONGEST_LINE = 64 * 2**20
@@ -97,7 +97,7 @@ def _printed(path: Path, kind: str) -> Iterator[IO[bytes]]:
 
 def _refusal(why: str, details: list[str]) -> DataError:
     en, ja = _REFUSALS[why]
-    return DataError(en.format(*details), ja.format(*details))
+    return DataError(en.format(*details), ja.format(*details), unquoted=SAME_NAME if why == "twice" else None)
 
 
 def _restored(value: dict[str, Any]) -> Any:

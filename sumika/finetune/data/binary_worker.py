@@ -36,9 +36,10 @@ class Refused(Exception):
 
 def main() -> None:
     kind, path = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit, most in ((resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_CORE, 0)):
+        _, already = resource.getrlimit(limit)  # a parent's own may be lower
+        most = most if already == resource.RLIM_INFINITY else min(most, already)
+        resource.setrlimit(limit, (most, most))
     most = max(LARGEST_UNPACKED, HIGHEST_RATIO * os.path.getsize(path))
     try:
         for told in parquet(path) if kind == "parquet" else xlsx(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -15,14 +16,17 @@ _NAMES: dict[pii.Kind, tuple[str, str]] = {
     "my_number": ("an Individual Number (My Number)", "個人番号(マイナンバー)"),
     "phone": ("a phone number", "電話番号"),
     "email": ("an e-mail address", "メールアドレス"),
+    "secret": ("an API key or other secret", "APIキーなどの秘密情報"),
+    "control_token": ("a control token of the base", "ベースモデルの制御トークン"),
 }
 
 
 @dataclass(slots=True)
 class Cleaner:
-    """Counts by row as it goes; `found` counts personal data by the piece."""
+    """Counts by row as it goes; `found` counts personal data by the piece. `control_tokens`: the base's (`pii.any_of`)."""
 
     data: Data
+    control_tokens: re.Pattern[str] | None = None
     languages: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
     changed: int = 0
@@ -45,7 +49,7 @@ class Cleaner:
         here: set[pii.Kind] = set()
         blocking = []
         for where, text in content.texts():
-            for one in pii.find(text):
+            for one in pii.find(text, self.control_tokens):
                 self.found[one.kind] += 1
                 here.add(one.kind)
                 if self._action(one) == "block":
@@ -61,7 +65,7 @@ class Cleaner:
             )
 
     def _masked(self, text: str) -> str:
-        return pii.masked(text, [one for one in pii.find(text) if self._action(one) == "mask"])
+        return pii.masked(text, [one for one in pii.find(text, self.control_tokens) if self._action(one) == "mask"])
 
     def _action(self, one: pii.Found) -> str:
         return str(getattr(self.data.pii, one.kind))

@@ -79,17 +79,16 @@ def detect(columns: Iterable[str]) -> Format:
             f"{' と '.join(fitting)} のどちらの形式にも読めます。data.format で指定してください",
         )
     mapping = "{" + ", ".join(f"{field}: {column}" for field, column in _guess(there).items()) + "}"
-    shown = _listed(there)
     if len(mapping) > 2:
-        raise DataError(
-            f"its columns are {shown}; say which holds what, for example data.columns: {mapping}",
-            f"列は {shown} です。どの列が何かを指定してください(例: data.columns: {mapping})",
-        )
+        raise _listing(
+            there, "its columns are {}; say which holds what, for example data.columns: " + mapping,
+            "列は {} です。どの列が何かを指定してください(例: data.columns: " + mapping + ")",
+        )  # fmt: skip
     known = "; ".join(f"{' + '.join(required)}" for required in REQUIRED.values())
-    raise DataError(
-        f"its columns are {shown}, and a format needs one of: {known}; name them in data.columns",
-        f"列は {shown} ですが、次のいずれかが必要です: {known}。data.columns で対応を指定してください",
-    )
+    raise _listing(
+        there, "its columns are {}, and a format needs one of: " + known + "; name them in data.columns",
+        "列は {} ですが、次のいずれかが必要です: " + known + "。data.columns で対応を指定してください",
+    )  # fmt: skip
 
 
 def require(format: Format, there: Mapping[str, Any]) -> None:
@@ -109,11 +108,25 @@ def _no_column(what: str, column: str, there: Iterable[str]) -> DataError:
     en, ja = (f"; did you mean '{quoted(close[0])}'?", f"「{quoted(close[0])}」のことですか。") if close else ("", "")
     name, shown = quoted(column), _listed(there)
     if what == column:
-        return DataError(f"'{name}' is missing; it has {shown}{en}", f"「{name}」がありません。あるのは {shown} です。{ja}")
+        said, said_ja = f"'{name}' is missing", f"「{name}」がありません。"
+        return DataError(
+            f"{said}; it has {shown}{en}", f"{said_ja}あるのは {shown} です。{ja}", unquoted=_unquoted(said, said_ja)
+        )
+    said, said_ja = f"{what}: there is no column '{name}'", f"{what}: 列「{name}」はありません。"
+    return DataError(f"{said}; there are {shown}{en}", f"{said_ja}あるのは {shown} です。{ja}", unquoted=_unquoted(said, said_ja))
+
+
+def _unquoted(en: str, ja: str) -> tuple[str, str]:
+    return f"{en}; the first line of a table must name its columns", f"{ja}表の1行目には列名が必要です。"
+
+
+def _listing(there: Iterable[str], en: str, ja: str) -> DataError:
+    """`en` and `ja` with the columns that are there in the place of `{}`, or without them."""
+    shown = _listed(there)
+    without = "none that a format has", "どの形式の列名でもない名前"
     return DataError(
-        f"{what}: there is no column '{name}'; there are {shown}{en}",
-        f"{what}: 列「{name}」はありません。あるのは {shown} です。{ja}",
-    )
+        en.replace("{}", shown, 1), ja.replace("{}", shown, 1), unquoted=(en.replace("{}", without[0], 1), ja.replace("{}", without[1], 1))
+    )  # fmt: skip
 
 
 def _listed(names: Iterable[str]) -> str:

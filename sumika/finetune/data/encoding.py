@@ -8,10 +8,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sumika.finetune.data.bounds import LARGEST_JSON, LARGEST_LINE, too_large_json, too_long_line
 from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.settings import Encoding
 
 _CHUNK = 2**20
+MOST_BYTES_OF_CHARACTER = 4  # in UTF-8 and UTF-16
 # The codec that reads each: cp932 and never shift_jis, which lacks ①, 髙 and ～.
 CODECS = {"utf-8": "utf-8-sig", "cp932": "cp932", "euc-jp": "euc_jp", "utf-16": "utf-16"}
 # What Python's cp932 makes of the bytes 80, A0, FD, FE and FF, which Windows' code page does not define.
@@ -58,31 +60,69 @@ class _Attempt:
 
 
 def look(path: Path, wanted: Encoding) -> Decoded:
-    """Read the whole of `path` once, in pieces, and say which encoding it is in.
+    """Read the whole of `path`, in pieces, and say which encoding it is in. Only what is not in the likeliest is read again.
 
     Raises:
-        DataError: it is not in the encoding `wanted`; with `auto`, it is in none of the four, or might be in two.
+        DataError: it is not in the encoding `wanted`; with `auto`, it is in none of the four, or might be in two. A line is
+            longer than one may be in any of them.
     """
-    attempts = {name: _Attempt(name) for name in CODECS}
-    hasher, size, head, nul = hashlib.sha256(), 0, b"", False
+    with path.open("rb") as file:
+        head = file.read(4)
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    likely = wanted if wanted != "auto" else "utf-16" if wide else "utf-8"
+    attempts, sha256, size, nul = _attempted(path, [likely], wide)
+    if attempts[likely].failed or (wanted == "utf-16" and not wide):
+        others, *_ = _attempted(path, [name for name in CODECS if name != likely], wide)
+        attempts |= others
+    name = _decide(wanted, attempts, head, nul)
+    bom = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return Decoded(name, CODECS[name], sha256, size, bom)
+
+
+def _attempted(path: Path, names: list[str], wide: bool) -> tuple[dict[str, _Attempt], str, int, bool]:
+    """Each of the encodings tried on all of `path`; its SHA-256 and size, and whether it holds a NUL, behind which an
+    encoding of bytes is read no further."""
+    attempts = {name: _Attempt(name) for name in names}
+    hasher, lines = hashlib.sha256(), _LineLength(path)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            head = head or chunk[:4]
+            lines.feed(chunk)
             hasher.update(chunk)
-            size += len(chunk)
-            nul = nul or b"\0" in chunk
+            if not wide and b"\0" in chunk:
+                return attempts, "", 0, True
             for attempt in attempts.values():
                 attempt.feed(chunk)
     for attempt in attempts.values():
         attempt.feed(b"", final=True)
-    name = _decide(wanted, attempts, head, nul)
-    bom = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return Decoded(name, CODECS[name], hasher.hexdigest(), size, bom)
+    return attempts, hasher.hexdigest(), lines.bytes, False
+
+
+class _LineLength:
+    """Refuses a file at the first line that is longer than one may be, before gigabytes of it are decoded."""
+
+    def __init__(self, path: Path) -> None:
+        # JSON may stand on one line; it is read at once, and bounded as a whole.
+        self._is_json = path.suffix.lower() == ".json"
+        self.bytes = self._line = self._lines = 0
+
+    def feed(self, chunk: bytes) -> None:
+        self.bytes += len(chunk)
+        if self._is_json:
+            if self.bytes > LARGEST_JSON:
+                raise too_large_json()
+            return
+        begins, ends = chunk.find(b"\n"), chunk.rfind(b"\n")
+        self._line += len(chunk) if begins < 0 else begins
+        if self._line > MOST_BYTES_OF_CHARACTER * LARGEST_LINE:
+            raise too_long_line(self._lines + 1)
+        if begins >= 0:  # a line within one piece can't be too long
+            self._lines += chunk.count(b"\n")
+            self._line = len(chunk) - ends - 1
 
 
 def _decide(wanted: Encoding, attempts: dict[str, _Attempt], head: bytes, nul: bool) -> str:
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if head.startswith(codecs.BOM_UTF32_LE) or (nul and not wide):
+    if head.startswith(codecs.BOM_UTF32_LE) or nul:
         raise DataError(
             "holds NUL bytes: it is binary, UTF-32, or UTF-16 without a byte order mark; save it as UTF-8",
             "NULバイトを含みます(バイナリ、UTF-32、またはBOMのないUTF-16)。UTF-8で保存し直してください",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sumika.finetune.data.problems import DataError
 from sumika.models.errors import quoted
 
 KINDS = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".xlsx": "xlsx"}
-_MOST_FILES = 10_000
+MOST_FILES = 10_000
 _LARGEST = 64 * 2**30
 # What editors, Excel and file managers leave beside data.
 _BESIDE = frozenset({"thumbs.db", "desktop.ini", "readme", "readme.md", "readme.txt", "license", "licence", "license.txt"})
@@ -30,10 +31,8 @@ def find(path: Path) -> tuple[list[Path], list[tuple[Path, DataError]]]:
         return ([], [(path, error)]) if error else ([path], [])
     root = path.resolve()
     found, refused = [], []
-    for inside in sorted(path.rglob("*")):
-        if _is_beside(inside.relative_to(path)) or (inside.is_dir() and not inside.is_symlink()):
-            continue
-        if inside.is_symlink() and not inside.resolve().is_relative_to(root):
+    for inside in _inside(path):
+        if inside.is_symlink() and _leads_out(inside, root):
             refused.append((inside, DataError(
                 "is a link that leads out of the folder; put the file itself there",
                 "フォルダーの外を指すリンクです。実際のファイルを置いてください",
@@ -46,10 +45,10 @@ def find(path: Path) -> tuple[list[Path], list[tuple[Path, DataError]]]:
         refused.append((path, DataError(
             f"the folder holds no data file ({', '.join(KINDS)})", f"フォルダーにデータファイル({', '.join(KINDS)})がありません"
         )))  # fmt: skip
-    if len(found) > _MOST_FILES:
+    if len(found) + len(refused) > MOST_FILES:
         refused.append((path, DataError(
-            f"the folder holds {len(found):,} files, at most {_MOST_FILES:,} are read; join them",
-            f"ファイルが {len(found):,} 個あります(上限 {_MOST_FILES:,})。結合してください",
+            f"the folder holds more than {MOST_FILES:,} files, and no more are read; join them",
+            f"ファイルが {MOST_FILES:,} 個を超えています。結合してください",
         )))  # fmt: skip
     return found, refused
 
@@ -75,6 +74,27 @@ def refusal(path: Path) -> DataError | None:
     return None
 
 
-def _is_beside(inside: Path) -> bool:
+def _inside(folder: Path) -> list[Path]:
+    """Files and links in `folder` and below, in the order of their names; one more than may be at most."""
+    found: list[Path] = []
+    for at, below, names in os.walk(folder):
+        inside = Path(at)
+        below[:] = sorted(name for name in below if not is_beside(Path(name)))
+        links = [name for name in below if (inside / name).is_symlink()]
+        found += [inside / name for name in (*names, *links) if not is_beside(Path(name))]
+        if len(found) > MOST_FILES:
+            break
+    return sorted(found)[: MOST_FILES + 1]
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    try:
+        return not link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # to itself
+        return True
+
+
+def is_beside(inside: Path) -> bool:
+    """Whether it is what editors, Excel and file managers leave beside data."""
     hidden = any(part.startswith((".", "~$", "__MACOSX")) for part in inside.parts)
     return hidden or inside.name.lower() in _BESIDE

@@ -7,10 +7,11 @@ from typing import Any
 
 from sumika.finetune.data import mojibake
 from sumika.finetune.data.binary_tables import Unreadable
+from sumika.finetune.data.bounds import LARGEST_CELL
 from sumika.finetune.data.problems import DataError
 from sumika.finetune.data.record import Content, Conversation, Document, Messages, Preference
 from sumika.finetune.data.settings import Format
-from sumika.finetune.data.tables import LARGEST_CELL, parse
+from sumika.finetune.data.tables import parse
 from sumika.models.errors import quoted
 
 Fields = Mapping[str, Any]

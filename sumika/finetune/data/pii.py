@@ -1,20 +1,25 @@
-"""Personal data by kind: Individual Numbers with their check digit, cards with Luhn, Japanese phone numbers, e-mail.
+"""What a model should not learn, by kind: Individual Numbers with their check digit, cards with Luhn, Japanese phone numbers,
+e-mail, keys and other secrets of known shapes, and the tokenizer's own control tokens.
 
-A net with known holes: no names, no postal addresses. Values found are never shown but with all but their end hidden.
+A net with known holes: no names, no postal addresses, no passwords. Values found are never shown but with all but their end
+hidden.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["card", "my_number", "phone", "email"]
+from sumika.finetune.data import credentials
+
+Kind = Literal["secret", "card", "my_number", "phone", "email", "control_token"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PLACEHOLDERS: dict[Kind, str] = {
-    "card": "〔カード番号〕", "my_number": "〔個人番号〕", "phone": "〔電話番号〕", "email": "〔メールアドレス〕",
+    "secret": "〔秘密情報〕", "control_token": "〔制御トークン〕", "card": "〔カード番号〕", "my_number": "〔個人番号〕", "phone": "〔電話番号〕", "email": "〔メールアドレス〕",
 }  # fmt: skip
 
 # One character for one, so that places in the plain text are places in the real one.
@@ -23,6 +28,7 @@ _PLAIN = (
 )
 # Cards before Individual Numbers: the head of a card number often passes the latter's check.
 _SHAPES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("secret", credentials.SHAPE),
     ("card", re.compile(r"(?<!\d)(?<!\d[- ])(?:\d{13,19}|\d{4}([- ])\d{4}\1\d{4}\1\d{1,7}|\d{4}([- ])\d{6}\2\d{4,5})(?![- ]?\d)")),
     ("my_number", re.compile(r"(?<!\d)(?<!\d[-. ])(?<![A-Za-z_])(?:\d{12}|\d{4}([- ])\d{4}\1\d{4})(?![-. ]?\d)(?![A-Za-z_])")),
     ("phone", re.compile(
@@ -48,24 +54,39 @@ class Found:
     end: int
 
     def hidden(self, text: str) -> str:
-        """What may be shown of it: the last two digits, or the first letter of an address."""
+        """What may be shown of it: the last two digits, the first letter of an address, the first four of a secret, which name its kind."""
         value = text[self.start : self.end]
+        if self.kind == "control_token":
+            return value
+        if self.kind == "secret":
+            return f"{value[:4]}•••"
         if self.kind == "email":
             return f"{value[0]}•••@•••"
         keep = [i for i, character in enumerate(value) if character.isdigit()][-2:]
         return "".join(c if i in keep or not c.isdigit() else "•" for i, c in enumerate(value))
 
 
-def find(text: str) -> list[Found]:
-    """All there is, in the order of the text; none overlaps another."""
+def find(text: str, control_tokens: re.Pattern[str] | None = None) -> list[Found]:
+    """All there is, in the order of the text; none overlaps another. `control_tokens`: those of a tokenizer, found in the
+    spelling that it knows."""
     plain = text.translate(_PLAIN)
-    taken: list[Found] = []
-    for kind, shape in _SHAPES:
-        for match in shape.finditer(plain):
-            start, end = match.span()
-            if _holds(kind, match.group()) and all(end <= one.start or one.end <= start for one in taken):
-                taken.append(Found(kind, start, end))
-    return sorted(taken, key=lambda one: one.start)
+    matches = [(kind, match) for kind, shape in _SHAPES for match in shape.finditer(plain)]
+    if control_tokens is not None:
+        matches += [("control_token", match) for match in control_tokens.finditer(text)]
+    taken: list[Found] = []  # in the order of the text
+    for kind, match in matches:
+        start, end = match.span()
+        at = bisect_right(taken, start, key=lambda one: one.start)
+        is_free = (at == 0 or taken[at - 1].end <= start) and (at == len(taken) or end <= taken[at].start)
+        if is_free and _holds(kind, match.group()):
+            taken.insert(at, Found(kind, start, end))
+    return taken
+
+
+def any_of(tokens: Iterable[str]) -> re.Pattern[str] | None:
+    """One pattern for all of a tokenizer's control tokens; None where it has none."""
+    longest_first = sorted({token for token in tokens if token}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def masked(text: str, found: list[Found]) -> str:

@@ -11,6 +11,7 @@ from sumika.finetune.chat import ChatFormat, Rendered, RenderedPair
 from sumika.finetune.data import records, samples, weight
 from sumika.finetune.data.clean import Cleaner
 from sumika.finetune.data.fit import fit
+from sumika.finetune.data.inputs import Inputs
 from sumika.finetune.data.pii import KINDS
 from sumika.finetune.data.problems import DataError, Problems
 from sumika.finetune.data.reading import How, Reader
@@ -86,12 +87,12 @@ class Prepared:
 
 
 def prepare(data: Data, held_out: Path, chat: ChatFormat, *, job: str, base: str, limit: int | None, seed: int,
-            method: Literal["sft", "dpo"] | None = None) -> Prepared:  # fmt: skip
+            method: Literal["sft", "dpo"] | None = None, inputs: Inputs | None = None) -> Prepared:  # fmt: skip
     """Read everything; what is wrong is collected in `problems`, so that the report can be looked at all the same.
 
     `method` refuses rows that it can't learn from; None takes any, as long as they are of one kind."""
     report = Report(job, base, data, limit)
-    passing = _Pass(data, chat, report, method)
+    passing = _Pass(data, chat, report, method, inputs or Inputs())
     shown: list[Rendered | RenderedPair] = []
     marks: set[str] = set()
     for number, source in enumerate(data.train):
@@ -112,12 +113,14 @@ def prepare(data: Data, held_out: Path, chat: ChatFormat, *, job: str, base: str
 class _Pass:
     """The one walk over all rows, with what it counts on the way."""
 
-    def __init__(self, data: Data, chat: ChatFormat, report: Report, method: Literal["sft", "dpo"] | None = None) -> None:
+    def __init__(
+        self, data: Data, chat: ChatFormat, report: Report, method: Literal["sft", "dpo"] | None, inputs: Inputs
+    ) -> None:
         self.problems = Problems()
         self._method = method
         self._data, self._chat, self._report = data, chat, report
-        self._cleaner, self._held_cleaner = Cleaner(data), Cleaner(data)
-        self._reader, self._held_reader = Reader(self.problems), Reader(self.problems)
+        self._cleaner, self._held_cleaner = (Cleaner(data, chat.control_tokens) for _ in range(2))
+        self._reader, self._held_reader = Reader(self.problems, inputs), Reader(self.problems, inputs)
         self._kept: list[Kept] = []
         self._asked: list[tuple[Row[Conversation], Signature]] = []
 

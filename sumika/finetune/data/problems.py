@@ -9,14 +9,19 @@ from sumika.models.errors import SumikaError
 
 _SHOWN = 20
 _KEPT = 1000
+SAME_NAME = ("two columns have the same name; rename one", "同じ名前の列が2つあります。名前を変えてください")
 
 
 class DataError(Exception):
-    """What is wrong with one row, or with a whole file; who reads the file knows where. `line`: from 1, where it is known."""
+    """What is wrong with one row, or with a whole file; who reads the file knows where. `line`: from 1, where it is known.
+    `unquoted`: the same in both languages without names of columns, which in a file without a header are a row's text."""
 
-    def __init__(self, en: str, ja: str, *, line: int | None = None) -> None:
+    def __init__(self, en: str, ja: str, *, line: int | None = None, unquoted: tuple[str, str] | None = None) -> None:
         super().__init__(en)
-        self.en, self.ja, self.line = en, ja, line
+        self.en, self.ja, self.line, self.unquoted = en, ja, line, unquoted
+
+    def without_quotes(self) -> DataError:
+        return self if self.unquoted is None else DataError(*self.unquoted, line=self.line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sumika.finetune.data import columns, encoding, files, formats, tables, unicode
+from sumika.finetune.data.inputs import Inputs
 from sumika.finetune.data.problems import DataError, Problems
 from sumika.finetune.data.record import Content, Row, record_hash
 from sumika.finetune.data.settings import Encoding, Format
@@ -34,9 +35,10 @@ class How:
 
 @dataclass(slots=True)
 class FileRead:
-    """One file as it was read, for the report and the manifest."""
+    """One file as it was read, for the report and the manifest. `name`: what messages call it."""
 
     path: Path
+    name: str
     sha256: str
     bytes: int
     encoding: str
@@ -63,29 +65,34 @@ class Reader:
     """Reads paths one after the other; what it can't read goes to `problems`, what it read to `files`."""
 
     problems: Problems
+    inputs: Inputs = field(default_factory=Inputs)
     files: list[FileRead] = field(default_factory=list)
     _rows: int = 0
 
     def rows(self, path: Path, how: How) -> Iterator[Row[Content]]:
-        found, refused = files.find(path)
+        source = self.inputs.locate(path)
+        found, refused = files.find(source)
         for where, error in refused:
-            self.problems.add(str(where), error)
+            self.problems.add(_named(path, source, where), error)
         for one in found:
-            before = one.stat()
+            name = _named(path, source, one)
             try:
-                yield from self._file(one, how)
+                before = one.stat()
+                yield from self._file(one, name, how)
+                after = one.stat()
             except DataError as error:
-                self.problems.add(f"{one}:{error.line}" if error.line else str(one), error)
+                self._add(f"{name}:{error.line}" if error.line else name, error)
+                continue
             except OSError as error:
-                self.problems.add(str(one), DataError(f"can't be read ({error.strerror})", f"読めません({error.strerror})"))
-            after = one.stat()
+                self.problems.add(name, DataError(f"can't be read ({error.strerror})", f"読めません({error.strerror})"))
+                continue
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 self.problems.add(
-                    str(one), DataError("changed while it was read; try again", "読み込み中に変更されました。やり直してください")
+                    name, DataError("changed while it was read; try again", "読み込み中に変更されました。やり直してください")
                 )
 
-    def _file(self, path: Path, how: How) -> Iterator[Row[Content]]:
-        file = self._opened(path, how.encoding)
+    def _file(self, path: Path, name: str, how: How) -> Iterator[Row[Content]]:
+        file = self._opened(path, name, how.encoding)
         self.files.append(file)
         ids: set[int] = set()
         for number, given in tables.rows(path, file.encoding if file.encoding == "binary" else encoding.CODECS[file.encoding]):
@@ -98,27 +105,32 @@ class Reader:
             try:
                 if isinstance(given, DataError):
                     raise given
-                row = self._row(file, given, how, f"{path}:{number}")
+                row = self._row(file, given, how, f"{name}:{number}")
             except DataError as error:
                 if file.format is None and (file.is_table or file.rows >= _FIRST_ROWS):
-                    raise DataError(error.en, error.ja, line=number) from None  # no row will fit, and one word says it
-                self.problems.add(f"{path}:{number}", error)
+                    raise DataError(
+                        error.en, error.ja, line=number, unquoted=error.unquoted
+                    ) from None  # no row will fit, and one word says it
+                self._add(f"{name}:{number}", error)
                 continue
             if "id" in given:
-                name = hash(str(given["id"]))
-                file.same_ids += name in ids
-                ids.add(name)
+                row_id = hash(str(given["id"]))
+                file.same_ids += row_id in ids
+                ids.add(row_id)
             yield row
         if file.rows == 0:
             raise DataError(
                 "holds no rows; add some, or take the file out", "行がありません。追加するか、ファイルを取り除いてください"
             )
 
-    def _opened(self, path: Path, wanted: Encoding) -> FileRead:
+    def _add(self, where: str, error: DataError) -> None:
+        self.problems.add(where, error.without_quotes() if self.inputs.from_network else error)
+
+    def _opened(self, path: Path, name: str, wanted: Encoding) -> FileRead:
         if files.KINDS[path.suffix.lower()] in ("parquet", "xlsx"):
-            return FileRead(path, encoding.sha256(path), path.stat().st_size, "binary")
+            return FileRead(path, name, encoding.sha256(path), path.stat().st_size, "binary")
         decoded = encoding.look(path, wanted)
-        return FileRead(path, decoded.sha256, decoded.bytes, decoded.name)
+        return FileRead(path, name, decoded.sha256, decoded.bytes, decoded.name)
 
     def _row(self, file: FileRead, given: dict[str, Any], how: How, where: str) -> Row[Content]:
         there = columns.fields(given, how.columns, may_lack=how.columns_may_lack)
@@ -134,3 +146,8 @@ class Reader:
         if file.encoding == "cp932":
             file.disputed += sum(unicode.disputed(text) for _, text in content.texts())
         return Row(content, where, record_hash(content), facts)
+
+
+def _named(path: Path, source: Path, inside: Path) -> str:
+    """What messages call a file: as the job names it, or the folder that it lies in."""
+    return str(path if inside == source else path / inside.relative_to(source))

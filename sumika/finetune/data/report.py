@@ -190,4 +190,11 @@ class Report:
                 yield Said(f"{name}: {n:,} rows have the id of an earlier one", f"{name}: {n:,} 行の id が前の行と同じです")
 
 
-_KINDS_JA = {"card": "カード番号", "my_number": "個人番号", "phone": "電話番号", "email": "メールアドレス"}
+_KINDS_JA = {
+    "card": "カード番号",
+    "my_number": "個人番号",
+    "phone": "電話番号",
+    "email": "メールアドレス",
+    "secret": "秘密情報(APIキーなど)",
+    "control_token": "制御トークン",
+}

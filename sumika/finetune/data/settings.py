@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 
 from sumika.finetune.group import Group, refused
 
@@ -31,8 +31,13 @@ def local(given: Any) -> Any:
     return given
 
 
-def _there(path: Path) -> Path:
-    if not (path.is_file() or path.is_dir()):
+def is_named(path: Path, info: ValidationInfo) -> bool:
+    """Whether the job is read with names (`info.context`) that stand for files elsewhere, and `path` is one of them."""
+    return info.context is not None and path in info.context
+
+
+def _there(path: Path, info: ValidationInfo) -> Path:
+    if not is_named(path, info) and not (path.is_file() or path.is_dir()):
         en, ja = (
             ("is no regular file", "は通常のファイルではありません")
             if path.exists()
@@ -48,22 +53,25 @@ def _there(path: Path) -> Path:
 LocalPath = Annotated[Path, BeforeValidator(local, json_schema_input_type=Path), AfterValidator(_there)]
 
 
+Column = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
 class Columns(Group):
     """Which column of the file holds which field: `{prompt: 質問, completion: 回答}`. Fields not named keep their own name."""
 
-    messages: str | None = None
-    conversations: str | None = None
-    system: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    output: str | None = None
-    history: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    text: str | None = None
-    chosen: str | None = None
-    rejected: str | None = None
-    facts: str | None = None
+    messages: Column | None = None
+    conversations: Column | None = None
+    system: Column | None = None
+    instruction: Column | None = None
+    input: Column | None = None
+    output: Column | None = None
+    history: Column | None = None
+    prompt: Column | None = None
+    completion: Column | None = None
+    text: Column | None = None
+    chosen: Column | None = None
+    rejected: Column | None = None
+    facts: Column | None = None
 
     def named(self) -> dict[str, str]:
         """Field → column, for those that are named."""
@@ -90,12 +98,12 @@ class Source(Group):
 
 
 class Pii(Group):
-    """What happens to personal data, by kind. One word for all kinds, or a mapping.
+    """What happens to personal data, secrets and control tokens, by kind. One word for all kinds, or a mapping.
 
     `block` stops the job, `mask` puts 〔電話番号〕 and the like in its place, `allow` only counts it. Individual Numbers
     may be used for the purposes that the law (番号法) lists, and training is none; card numbers have no place in a model
     either: both block unless said otherwise. Phones and addresses of a company's own desks are what an FAQ is made of:
-    they are counted and shown, and it is for a person to decide.
+    they are counted and shown, and it is for a person to decide. A secret that lives is anybody's who asks the model: it blocks.
     """
 
     my_number: Action = "block"
@@ -106,6 +114,10 @@ class Pii(Group):
     """Telephone numbers."""
     email: Action = "allow"
     """E-mail addresses."""
+    secret: Action = "block"  # noqa: S105 - what happens to one
+    """API keys, access tokens and private keys, told by their makers' shapes (Sumika, AWS, GitHub, OpenAI, Slack, …)."""
+    control_token: Action = "allow"  # noqa: S105
+    """The base's own special tokens, spelt out in a text; one that ends a turn is always refused."""
 
 
 def _each_source(given: Any) -> Any:
@@ -142,11 +154,11 @@ class Data(Group):
     """Which column holds which field, where their names differ: {prompt: 質問, completion: 回答}."""
     normalize: Normalize = "none"
     """nfc joins what macOS takes apart; nfkc also makes ｶﾞ ガ, Ａ A and ① 1."""
-    max_length: int | None = Field(default=None, ge=16)
+    max_length: int | None = Field(default=None, ge=16, le=2**20)
     """Tokens of a row at most; null: what the base is served with."""
     too_long: TooLong = "error"
     """Longer rows: error stops the job, drop leaves them out, truncate takes old turns, then the answer's end."""
     packing: Packing = "auto"
     """auto: rows share a sequence where the attention in use keeps them apart; never elsewhere."""
     pii: Annotated[Pii, BeforeValidator(_each_kind, json_schema_input_type=Action | Pii)] = Pii()
-    """Personal data, by kind or one word for all: block stops the job, mask replaces it, allow counts it."""
+    """Personal data, secrets and control tokens, by kind or one word for all: block stops the job, mask replaces it, allow counts it."""

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from sumika.finetune.data import binary_tables
+from sumika.finetune.data.bounds import LARGEST_CELL, LARGEST_JSON, LARGEST_LINE, too_large_json, too_long_line
 from sumika.finetune.data.files import KINDS
-from sumika.finetune.data.problems import DataError
+from sumika.finetune.data.problems import SAME_NAME, DataError
 
-LARGEST_CELL = 4_000_000
-_LARGEST_LINE = 4 * LARGEST_CELL
-_LARGEST_JSON = 512 * 2**20
 _MOST_COLUMNS = 1000
 
 Columns = dict[str, Any]
@@ -47,14 +45,10 @@ def rows(path: Path, codec: str) -> Numbered:
 
 def _lines(file: IO[str]) -> Iterator[str]:
     number = 0
-    while line := file.readline(_LARGEST_LINE):
+    while line := file.readline(LARGEST_LINE):
         number += 1
-        if len(line) == _LARGEST_LINE:
-            raise DataError(
-                f"the line is longer than {_LARGEST_LINE:,} characters; one record stands on each line (is it a .json file?)",
-                f"1行が {_LARGEST_LINE:,} 文字を超えています。1行に1件です(.json ファイルではありませんか)",
-                line=number,
-            )
+        if len(line) == LARGEST_LINE:
+            raise too_long_line(number)
         yield line
 
 
@@ -65,11 +59,8 @@ def _jsonl(file: IO[str]) -> Numbered:
 
 
 def _json(path: Path, file: IO[str]) -> Numbered:
-    if path.stat().st_size > _LARGEST_JSON:
-        raise DataError(
-            f"is larger than {_LARGEST_JSON // 2**20} MiB, and JSON is read at once; save it as JSONL, one object a line",
-            f"JSONは一括で読むため {_LARGEST_JSON // 2**20} MiB までです。1行1件のJSONLで保存してください",
-        )
+    if path.stat().st_size > LARGEST_JSON:
+        raise too_large_json()
     whole = parse(file.read())
     if not isinstance(whole, list):
         raise DataError(
@@ -159,7 +150,10 @@ def column_names(cells: list[str], separator: str = ",") -> list[str]:
     if len(names) > _MOST_COLUMNS:
         raise DataError(f"has more than {_MOST_COLUMNS} columns; keep those that are trained on", f"列が {_MOST_COLUMNS} を超えています。学習に使う列だけにしてください", line=1)  # fmt: skip
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise DataError(f"two columns are named '{twice[0]}'; rename one", f"「{twice[0]}」という列が2つあります。名前を変えてください", line=1)  # fmt: skip
+        raise DataError(
+            f"two columns are named '{twice[0]}'; rename one", f"「{twice[0]}」という列が2つあります。名前を変えてください", line=1,
+            unquoted=SAME_NAME,
+        )  # fmt: skip
     if len(names) == 1 and separator == "," and any(sign in names[0] for sign in "\t;"):
         raise DataError(
             "its columns are not separated by commas; save it with commas, or with tabs as .tsv",

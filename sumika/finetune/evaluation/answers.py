@@ -10,6 +10,7 @@ from sumika.finetune.chat import ChatFormat
 from sumika.finetune.data.record import Conversation, Row
 from sumika.finetune.evaluation import checks
 from sumika.finetune.evaluation.checks import Check
+from sumika.finetune.evaluation.patterns import PatternSearch
 
 _BATCH = 16
 
@@ -28,12 +29,13 @@ class Answer:
 
 
 def answer(
-    model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], max_new_tokens: int, check: Check = "facts"
-) -> list[Answer]:
-    """Answer each row's question, in batches padded on the left."""
+    model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], max_new_tokens: int, check: Check = "facts",
+    search: PatternSearch | None = None,
+) -> list[Answer]:  # fmt: skip
+    """Answer each row's question, in batches padded on the left. `search`: for the patterns of a regex suite."""
     answers: list[Answer] = []
     for start in range(0, len(rows), _BATCH):
-        answers += _answer_batch(model, chat, rows[start : start + _BATCH], max_new_tokens, check)
+        answers += _answer_batch(model, chat, rows[start : start + _BATCH], max_new_tokens, check, search)
     return answers
 
 
@@ -55,7 +57,12 @@ def loss(model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]]) -> flo
 
 
 def _answer_batch(
-    model: Any, chat: ChatFormat, rows: Sequence[Row[Conversation]], max_new_tokens: int, check: Check
+    model: Any,
+    chat: ChatFormat,
+    rows: Sequence[Row[Conversation]],
+    max_new_tokens: int,
+    check: Check,
+    search: PatternSearch | None,
 ) -> list[Answer]:
     import torch
 
@@ -71,15 +78,15 @@ def _answer_batch(
             # As a position, not the number 1: see `reference.log_probabilities`; the copies were of 335 MB for each row here.
             logits_to_keep=torch.tensor([-1], device=model.device),
         )  # fmt: skip
-    return [_one(chat, row, tokens[width:], check) for row, tokens in zip(rows, out.tolist(), strict=True)]
+    return [_one(chat, row, tokens[width:], check, search) for row, tokens in zip(rows, out.tolist(), strict=True)]
 
 
-def _one(chat: ChatFormat, row: Row[Conversation], tokens: list[int], check: Check) -> Answer:
+def _one(chat: ChatFormat, row: Row[Conversation], tokens: list[int], check: Check, search: PatternSearch | None) -> Answer:
     stop = next((i for i, token in enumerate(tokens) if token in chat.stop_ids), None)
     ids = tokens if stop is None else tokens[: stop + 1]
     text = chat.tokenizer.decode(ids, skip_special_tokens=True).strip()
     expected = row.content.messages[-1]["content"]
     return Answer(
         row.content.question[-1]["content"], text, ids, stop is not None,
-        checks.right(check, text, row), checks.exact(text, expected), checks.f1(text, expected),
+        checks.right(check, text, row, search), checks.exact(text, expected), checks.f1(text, expected),
     )  # fmt: skip

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import regex
-
 from sumika.finetune.data.record import Conversation, Row
+from sumika.finetune.evaluation.patterns import PatternSearch
 
 Check = Literal["facts", "exact", "json", "regex"]
-# About what the answer itself took to generate.
-_PATTERN_S = 1.0
 
 
-def right(check: Check, text: str, row: Row[Conversation]) -> bool | None:
+def right(check: Check, text: str, row: Row[Conversation], search: PatternSearch | None = None) -> bool | None:
     """Whether `text` answers `row`; None where the row has nothing to judge it by.
 
     `facts`: it holds the row's facts. `exact`: it is the row's answer. `json`: it and the row's answer are the same JSON
-    value. `regex`: the row's answer is a pattern (Python's) that is found in it.
+    value. `regex`: the row's answer is a pattern (Python's) that `search` finds in it.
     """
     expected = row.content.messages[-1]["content"]
     match check:
@@ -34,15 +30,7 @@ def right(check: Check, text: str, row: Row[Conversation]) -> bool | None:
             value = _json(text)
             return value is not None and value == _json(expected)
         case "regex":
-            return _matches(expected, unicodedata.normalize("NFKC", text))
-
-
-def _matches(pattern: str, text: str) -> bool:
-    """Whether `pattern` is found in `text`, within `_PATTERN_S`: some take longer than the universe is old, and others wait for the GPU."""
-    try:
-        return regex.search(pattern, text, timeout=_PATTERN_S) is not None
-    except TimeoutError:
-        return False
+            return (search or PatternSearch()).found(expected, unicodedata.normalize("NFKC", text))
 
 
 def exact(text: str, expected: str) -> bool:
@@ -80,8 +68,10 @@ def _has(text: str, fact: str) -> bool:
 
 def _json(text: str) -> Any:
     """A model often puts JSON between fences of Markdown; they are no part of the value."""
-    inner = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
+    inner = text.strip()
+    if len(inner) >= 6 and inner.startswith("```") and inner.endswith("```"):
+        inner = inner[3:-3].removeprefix("json")
     try:
-        return json.loads(inner[1] if inner else text)
+        return json.loads(inner)
     except (ValueError, RecursionError):
         return None

@@ -13,6 +13,7 @@ from sumika.finetune.data.record import Conversation, Row
 from sumika.finetune.evaluation import answers
 from sumika.finetune.evaluation.answers import Answer
 from sumika.finetune.evaluation.checks import Check
+from sumika.finetune.evaluation.patterns import PatternSearch
 from sumika.finetune.evaluation.scores import Score
 
 Who = Literal["candidate", "base", "served"]
@@ -40,10 +41,11 @@ def judge(model: Any, chat: ChatFormat, sets: Mapping[str, Set], served: Path | 
     folder `served` where one serves on the same base."""
     judged = {name: Judged({}, {}) for name in sets}
     everyone: tuple[Who, ...] = ("candidate", "base") if served is None else ("candidate", "base", "served")
+    search = PatternSearch()
     for who in everyone:
         with _speaking(model, who, served):
             for name, one in sets.items():
-                given = answers.answer(model, chat, one.rows, one.max_new_tokens, one.check)
+                given = answers.answer(model, chat, one.rows, one.max_new_tokens, one.check, search)
                 judged[name].answers[who] = given
                 judged[name].scores[who] = Score.of(given, answers.loss(model, chat, one.rows))
     return judged

@@ -8,6 +8,8 @@ from typing import Any
 
 from sumika.finetune import checks, runs
 from sumika.finetune.config import JobConfig, Lora, Train
+from sumika.finetune.data import inputs
+from sumika.finetune.data.inputs import Inputs
 from sumika.finetune.ordered import rows
 from sumika.models import orders, runfiles, yamlfile
 from sumika.models.errors import SumikaError
@@ -20,6 +22,7 @@ from sumika.models.yamlproblems import Document
 
 # As the gateway reckons: a Japanese character is three bytes of UTF-8 and about one token.
 _BYTES_PER_TOKEN = 3
+_PART = "held-out"
 _LEAST_TOKENS, _MOST_TOKENS = 16, 2**24
 
 
@@ -41,11 +44,12 @@ def prepare(folder: Path, store: Store, home: Home, engine: EngineSettings) -> N
         config = _config(asked, folder, _lay_out(asked, folder, Shelf(home.files)), engine)
         checked = checks.check(config, store, home, engine=engine)
     except SumikaError as error:
-        told = {"code": error.code, "en": _by_id(error.en, asked, folder), "ja": _by_id(error.ja, asked, folder)}
-        param = error.param or _blamed(error.en, folder)
+        told = {"code": error.code, "en": _by_id(error.en, asked, home), "ja": _by_id(error.ja, asked, home)}
+        param = error.param or _blamed(error.en, asked)
         runs.keep(folder, runfiles.CHECKED, {"error": told | ({"param": param} if param is not None else {})})
         raise
     runs.keep_config(folder, config)
+    inputs.keep(folder, config.inputs, checked.sha256)
     runs.keep(folder, runfiles.CHECKED, checked.figures())
 
 
@@ -85,23 +89,30 @@ def _config(asked: Asked, folder: Path, row_bytes: float, engine: EngineSettings
     data = {
         "job": {"name": asked.name, "seed": asked.seed, "method": "dpo" if asked.method == "dpo" else "sft"},
         "base": {"version": asked.model},
-        "data": {"train": str(folder / rows.TRAIN), "encoding": "utf-8"},
+        "data": {"train": asked.training_file, "encoding": "utf-8"},
         "lora": {"r": rank, "alpha": 2 * rank},
         "train": train,
-        "evaluate": {"held_out": str(folder / rows.HELD_OUT)},
+        "evaluate": {"held_out": _held_out(asked)},
         "serve": {"alias": asked.name, "max_lora_rank": engine.max_lora_rank},
     }
-    return yamlfile.check(JobConfig, Document(folder / runfiles.ORDER, data, {}))
+    paths = {Path(asked.training_file): folder / rows.TRAIN, Path(_held_out(asked)): folder / rows.HELD_OUT}
+    document = Document(folder / runfiles.ORDER, data, {})
+    return yamlfile.check(JobConfig, document, paths).with_inputs(Inputs(paths, from_network=True))
 
 
-def _by_id(text: str, asked: Asked, folder: Path) -> str:
+def _held_out(asked: Asked) -> str:
+    """What the job calls its held-out rows: the file that they came in, or a part of the one that is trained on."""
+    same = asked.validation_file in (None, asked.training_file)
+    return f"{asked.training_file}/{_PART}" if same else str(asked.validation_file)
+
+
+def _by_id(text: str, asked: Asked, home: Home) -> str:
     """Files as the client knows them, and no folder of this machine."""
-    held = asked.validation_file or asked.training_file
-    text = text.replace(str(folder / rows.TRAIN), asked.training_file).replace(str(folder / rows.HELD_OUT), held)
-    return text.replace(str(folder), folder.name)
+    return home.hidden(text.replace(f"{asked.training_file}/{_PART}", asked.training_file))
 
 
-def _blamed(text: str, folder: Path) -> str | None:
-    if str(folder / rows.TRAIN) in text:
+def _blamed(text: str, asked: Asked) -> str | None:
+    held = _held_out(asked)
+    if asked.training_file in text.replace(held, ""):
         return "training_file"
-    return "validation_file" if str(folder / rows.HELD_OUT) in text else None
+    return ("training_file" if asked.validation_file is None else "validation_file") if held in text else None

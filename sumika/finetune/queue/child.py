@@ -15,10 +15,9 @@ from sumika.models import runfiles
 from sumika.models.jobs import Job
 from sumika.models.runfiles import LOG as LOG
 
-# What a training may see of our environment; MLflow's own are there for a server that asks who comes.
+# What a training may see of our environment.
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "PYTHONPATH",
-    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_SERVER_CERT_PATH",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from sumika.finetune import base_model, checks, runs
 from sumika.finetune.batching import Batching
 from sumika.finetune.config import JobConfig, load
+from sumika.finetune.tracking import Tracking
 from sumika.finetune.training import mlflow_run
 from sumika.finetune.training.journal import Journal
 from sumika.finetune.training.task import Task
@@ -66,6 +67,8 @@ def _train(config: JobConfig, batching: Batching, run: Path, first: bool) -> dic
     task = Task(config, looked.chat, rows, held_out, batching, run)
     base = base_model.load(looked.folder, quantize=config.base.quantize)
     with ExitStack() as following:
-        followers = following.enter_context(mlflow_run.following(config, run)) if first else []
+        followers = (
+            following.enter_context(mlflow_run.following(config, run, Tracking(settings.finetune.tracking))) if first else []
+        )
         trained = train(base, task, Journal(run, mute=not first), Console(quiet=not first), *followers)
     return {name: getattr(trained, name) for name in ("steps", "seconds", "trained_tokens", "losses", "best_step")}

@@ -36,7 +36,7 @@ class NewJob(Body):
 
 def router(store: Store, settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/jobs")
-    _add_submitting(routes, Submitting())
+    _add_submitting(routes, Submitting(settings.layout.runs))
     _add_watching(routes, store, settings.layout.runs)
     _add_ending(routes, store, settings.layout.runs)
     return routes
@@ -47,11 +47,11 @@ def _add_submitting(routes: APIRouter, submitting: Submitting) -> None:
     @routes.post("", status_code=201)
     async def submit(who: Asker, asked: NewJob) -> dict[str, Any]:
         """Checked first, as `sumika finetune check` does, in a process of its own; that may take half a minute."""
-        return await submitting.submit(asked.config, asked.priority, actor(who))
+        return await submitting.submit(asked.config, asked.priority, who)
 
     @routes.post("/check")
     async def check(who: Asker, asked: NewJob) -> dict[str, Any]:
-        return await submitting.check(asked.config, actor(who))
+        return await submitting.check(asked.config, who)
 
     @routes.get("/templates")
     def templates() -> dict[str, Any]:

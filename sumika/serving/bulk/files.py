@@ -77,10 +77,14 @@ class Content(Response):
         super().__init__()
         self._file, self._fd, self._idle_s = file, fd, idle_timeout_s
 
+    def _download_name(self) -> str:
+        """Ours: what the client called it decides the ending alone, and only one that we know."""
+        return self._file.id + (self._file.name[self._file.name.rindex(".") :].lower() if self._file.is_table else ".jsonl")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         headers = [
             (b"content-type", b"application/octet-stream"), (b"content-length", b"%d" % self._file.bytes),
-            (b"content-disposition", b'attachment; filename="%s.jsonl"' % self._file.id.encode()),
+            (b"content-disposition", b'attachment; filename="%s"' % self._download_name().encode()),
             (b"x-content-type-options", b"nosniff"),
         ]  # fmt: skip
         try:

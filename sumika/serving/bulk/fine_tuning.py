@@ -123,8 +123,13 @@ def _base(connection: Connection, model: str) -> VersionRef:
 
 
 def _check_file(connection: Connection, who: Principal, field: str, file_id: str) -> None:
-    """Raises SumikaError `not_found`, `wrong_purpose`."""
+    """Raises SumikaError `not_found`, `wrong_purpose`, `wrong_format`."""
     file = files.get(connection, who.owner, file_id)
+    if file.is_table:
+        raise SumikaError(
+            "wrong_format", f"{field}: {file.id} is a table; upload its rows as JSONL, or name it in a job of the console.",
+            f"{field}: {file.id} は表形式です。JSONLでアップロードし直すか、コンソールのジョブで指定してください。", param=field,
+        )  # fmt: skip
     if file.purpose != "fine-tune":
         raise SumikaError(
             "wrong_purpose", f"{field}: {file.id} was uploaded for '{file.purpose}'; upload it with purpose 'fine-tune'.",

@@ -33,7 +33,7 @@ PATH = "/v1/files"
 # For the OpenAPI document, which FastAPI can't make of a plain endpoint.
 DOCUMENT: Mapping[str, Any] = {
     "tags": ["files"], "operationId": "upload_file", "summary": "ファイルをアップロードする",
-    "description": "A form with one JSONL file in UTF-8, as OpenAI's clients send it. `expires_after[anchor]` is `created_at`.",
+    "description": "A form with one JSONL file in UTF-8, as OpenAI's clients send it; for fine-tune also .csv, .tsv, .parquet or .xlsx. `expires_after[anchor]` is `created_at`.",
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
         "type": "object", "required": ["file", "purpose"], "additionalProperties": False,
         "properties": {
@@ -173,15 +173,19 @@ class _Reader:
     def __init__(self, boundary: bytes, draft: Draft, lines: LineCheck, most: int, too_large: Callable[[], SumikaError]) -> None:
         self._form = Form(boundary, self._take)
         self._draft, self._lines, self._most, self._too_large = draft, lines, most, too_large
+        self._not_lines: SumikaError | None = None
 
     def feed(self, data: bytes) -> None:
         self._form.feed(data)
 
     def end(self) -> None:
         self._form.end()
-        self._lines.end()
         self.purpose: Purpose = one_of(_PURPOSES, self._form.fields["purpose"], "purpose")
         self.filename = self._form.filename or ""
+        if not (files.is_table(self.filename) and self.purpose == "fine-tune" and self._draft.bytes):
+            if self._not_lines is not None:
+                raise self._not_lines
+            self._lines.end()
         self.expires_s = expiry_seconds(
             self._form.fields.get("expires_after[anchor]"), self._form.fields.get("expires_after[seconds]")
         )
@@ -189,5 +193,15 @@ class _Reader:
     def _take(self, data: bytes) -> None:
         if self._draft.bytes + len(data) > self._most:
             raise self._too_large()
-        self._lines.feed(data)
+        if self._not_lines is None:
+            self._check_lines(data)
         self._draft.write(data)
+
+    def _check_lines(self, data: bytes) -> None:
+        """A table's bytes are read by the job that names it; until the purpose is known they are kept all the same."""
+        try:
+            self._lines.feed(data)
+        except SumikaError as error:
+            if not files.is_table(self._form.filename or ""):
+                raise
+            self._not_lines = error
