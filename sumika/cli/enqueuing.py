@@ -16,7 +16,7 @@ from sumika.cli.context import opened
 from sumika.finetune import checks, config, runs
 from sumika.finetune.checks.light import without_torch
 from sumika.finetune.data import reports
-from sumika.models import jobs
+from sumika.models import aliases, jobs, principals
 from sumika.models.actor import Actor
 from sumika.models.errors import SumikaError
 
@@ -26,8 +26,8 @@ def register(app: typer.Typer) -> None:
 
 
 def enqueue() -> None:
-    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE]}` from standard input; print the job or the figures of
-    its check, or `{"error": …}` in both languages."""
+    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE], "who": …, "sensitivity": …}` from standard input;
+    print the job or the figures of its check, or `{"error": …}` in both languages."""
     asked = json.loads(sys.stdin.read())
     without_torch()
     with tempfile.TemporaryDirectory() as folder:
@@ -41,9 +41,11 @@ def enqueue() -> None:
 
 
 def _done(asked: dict[str, Any], file: Path) -> dict[str, Any]:
-    by = Actor(*asked["by"])
+    by, who = Actor(*asked["by"]), principals.from_json(asked["who"])
     job, document = config.read(file)
     with opened(by) as (settings, store):
+        with store.read() as connection:
+            aliases.check_trained_by(connection, who, job.serve.alias, "serve.alias")
         checked = checks.check(job, store, settings.layout, engine=settings.engine, document=document)
         if not asked["submit"]:
             warnings = [*checked.warnings, *checked.data.report.warnings()]
@@ -53,5 +55,8 @@ def _done(asked: dict[str, Any], file: Path) -> dict[str, Any]:
         runs.keep(folder, reports.JSON, checked.data.report.as_dict())
         memory = int(checked.figures()["memory_bytes"])
         with store.write() as connection:
-            row = jobs.submit(connection, job.job.name, folder.name, actor=by.name, memory=memory, priority=asked["priority"])
+            row = jobs.submit(
+                connection, job.job.name, folder.name, actor=by.name, memory=memory, priority=asked["priority"],
+                owner=who.owner, alias=job.serve.alias, sensitivity=asked["sensitivity"],
+            )  # fmt: skip
     return asdict(row)

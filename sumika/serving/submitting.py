@@ -8,8 +8,9 @@ import json
 import sys
 from typing import Any
 
-from sumika.models.actor import Actor
+from sumika.models import principals
 from sumika.models.errors import SumikaError
+from sumika.models.principals import Principal, Sensitivity
 
 _COMMAND = (sys.executable, "-m", "sumika.cli.main", "finetune", "enqueue")
 _LONGEST_S = 120.0
@@ -23,16 +24,16 @@ class Submitting:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def submit(self, config: str, priority: int, by: Actor) -> dict[str, Any]:
+    async def submit(self, config: str, priority: int, who: Principal, sensitivity: Sensitivity) -> dict[str, Any]:
         """The job's row. Raises SumikaError as the check does; `check_failed` (500), where it died."""
-        return await self._run({"config": config, "priority": priority, "submit": True}, by)
+        return await self._run({"config": config, "priority": priority, "submit": True, "sensitivity": sensitivity}, who)
 
-    async def check(self, config: str, by: Actor) -> dict[str, Any]:
+    async def check(self, config: str, who: Principal) -> dict[str, Any]:
         """What the job would take, and warnings. Raises SumikaError as `submit`."""
-        return await self._run({"config": config, "priority": 0, "submit": False}, by)
+        return await self._run({"config": config, "priority": 0, "submit": False}, who)
 
-    async def _run(self, asked: dict[str, Any], by: Actor) -> dict[str, Any]:
-        told = json.dumps(asked | {"by": [by.name, by.role]}).encode()
+    async def _run(self, asked: dict[str, Any], who: Principal) -> dict[str, Any]:
+        told = json.dumps(asked | {"by": [who.id, who.role], "who": principals.as_json(who)}).encode()
         async with self._turn:
             child = await asyncio.create_subprocess_exec(
                 *_COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sumika.models.oidc_settings import Grant, IssuerSettings, OidcSettings
@@ -20,6 +22,12 @@ def principal(issuer: IssuerSettings, claims: dict[str, Any]) -> Principal | Non
         if _matches(grant, groups, email):
             return Principal(identity(issuer, claims), _name(claims), grant.role, grant.team)
     return None
+
+
+def placed(principal: Principal, teams: Mapping[str, str]) -> Principal:
+    """`principal` in the team that bears its grant's name now (`teams`: ids by name); without one where there is no such team."""
+    team_id = None if principal.team is None else teams.get(principal.team)
+    return replace(principal, team=principal.team if team_id else None, team_id=team_id)
 
 
 def identity(issuer: IssuerSettings, claims: dict[str, Any]) -> str:
