@@ -241,3 +241,41 @@ def test_schema_stays_where_no_copy_can_be_made(tmp_path: Path, monkeypatch: pyt
                 opened.migrate()
         assert told.value.code == "no_copy" and "No space" in told.value.en and schema_of(opened) == "0003"
     assert {path.name for path in tmp_path.iterdir()} <= {"sumika.db", "sumika.db-wal", "sumika.db-shm"}
+
+
+def test_owners_become_the_teams_that_bear_their_names_now(opened: Store) -> None:
+    """What is older than its team was another's of the same name, and stays with administrators."""
+    before, since, after = (f"2026-11-{day}T00:00:00.000000Z" for day in (10, 15, 20))
+    key = ROWS["keys"] | {"role": "engineer", "previous_hash": None, "previous_until": None}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "teams": [{"name": "sales", "title": "営業", "created_at": since}],
+        "keys": [key | {"id": "k1", "created_at": after}, key | {"id": "k0", "hash": "0" * 64, "created_at": before}],
+        "files": [ROWS["files"] | {"id": f"f{at[8:10]}", "owner": f"team:{team}", "created_at": at}
+                  for team, at in (("sales", before), ("sales", after), ("gone", since))],
+        "versions": [ROWS["versions"], ROWS["versions"] | {"id": 2, "name": "faq", "kind": "adapter", "base_id": 1, "folder": "faq/1"}],
+        "aliases": [ROWS["aliases"], ROWS["aliases"] | {"name": "chat"}],
+        "moves": [ROWS["moves"] | {"actor": "k1"}, ROWS["moves"] | {"id": 2, "alias": "chat", "actor": "cli:me"}],
+        "jobs": [ROWS["jobs"] | {"id": n, "run": f"r{n}", "actor": actor, "version": version}
+                 for n, actor, version in ((1, "k1", "faq@1"), (2, "cli:me", None), (3, "oidc:company:x", None), (4, "k0", None))],
+        "orders": [ROWS["orders"] | {"owner": "team:sales", "job_id": 4, "asked": {"name": "mail"}, "created_at": after}],
+    }  # fmt: skip
+    with opened.migrating() as (connection, config):
+        command.upgrade(config, "0007")
+        for table in tables(connection):
+            for row in rows.get(table.name, []):
+                connection.execute(insert(table).values({name: value for name, value in row.items() if name in table.columns}))
+    opened.migrate()
+
+    def column(name: str, of: str, by: str = "id") -> dict[Any, Any]:
+        with opened.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(text(f"select {by}, {name} from {of}"))}  # noqa: S608
+
+    team = column("id", "teams", "name")["sales"]
+    assert team.startswith("team-") and column("team_id", "keys") == {"k1": team, "k0": None}
+    assert column("owner", "files") == {"f10": "team:sales", "f20": team, "f15": "team:gone"}
+    assert column("owner", "jobs") == {1: team, 2: "operator", 3: "key:oidc:company:x", 4: team}
+    assert column("alias", "jobs") == {1: None, 2: None, 3: None, 4: "mail"}
+    assert column("owner", "versions") == {1: None, 2: team} and column("owner", "aliases", "name") == {"faq": team, "chat": None}
+    with opened.migrating() as (connection, config):
+        upgrades.downgrade(connection, config, "0007")
+    assert column("owner", "files") == {"f10": "team:sales", "f20": "team:sales", "f15": "team:gone"}

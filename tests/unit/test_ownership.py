@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,10 +14,11 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
 
-from sumika.models import aliases, batches, files, jobs, keys, moves, orders, registry, schema, teams
+from sumika.models import aliases, batches, engines, files, jobs, keys, moves, orders, registry, schema, teams
 from sumika.models.actor import SYSTEM
 from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
+from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.orders import Asked
 from sumika.models.principals import EVERYTHING, ROLES, Role, Sensitivity
@@ -355,3 +357,62 @@ async def test_tuning_for_another_teams_name_is_refused(world: World, client: ht
     wish = {"model": "base", "training_file": file.id, "suffix": theirs["alias"]}
     answer = await client.post("/v1/fine_tuning/jobs", headers=headers, json=wish)
     assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (403, "forbidden", "suffix")
+
+
+async def test_log_of_an_engine_is_for_administrators(world: World, client: httpx.AsyncClient) -> None:
+    """Engines serve all teams, and vLLM logs whole answers when it can't parse them."""
+    why = "The engine for base@1 failed: it ended. Last lines of /var/sumika/engine-1.log:\nsecret words of a team"
+    text, theirs = f"{why}\nTried again in 3 s (restart 1).", world.things(THEIRS)["ref"]
+    with world.store.write() as connection:
+        row = engines.add(connection, "e1", world.base.id, "sock")
+        engines.change(connection, row.id, state="failed", error=text, adapters=[theirs])
+        failed = SumikaError(
+            "engine_failed", text, f"base@1 のエンジンに問題があります: 終了しました。ログ /var/x.log の末尾:\n{words[0]}"
+        )
+        move = aliases.ask_deploy(connection, "broken", world.base, actor="x", reason="", owner=None)
+        moves.refuse(connection, move, failed)
+    engineer, admin = ({"authorization": f"Bearer {world.key(role, OURS)}"} for role in ("engineer", "admin"))
+    paths = ("/admin/v1/status", "/admin/v1/moves", f"/admin/v1/moves/{move.id}", "/admin/v1/versions/base@1", f"{CONSOLE}/overview/live",
+             f"{CONSOLE}/deployments/broken/moves/{move.id}", "/admin/v1/aliases/broken/plan?version=base@1")  # fmt: skip
+    for path in paths:
+        answer = await client.get(path, headers=engineer)
+        assert answer.status_code == 200, answer.text
+        for word in ("secret words", "/var/", theirs):
+            assert word not in answer.text, (path, word)
+    assert (await client.get("/admin/v1/status", headers=engineer)).json()["engines"][0][
+        "error"
+    ] == "The engine for base@1 failed: it ended."
+    told = (await client.get("/admin/v1/status", headers=admin)).json()["engines"][0]
+    assert "secret words" in told["error"] and told["adapters"] == [theirs]
+
+
+CONFIG = """
+job: {name: mine}
+base: {version: base@1}
+data: {train: DATA}
+evaluate: {held_out: DATA}
+serve: {alias: ALIAS}
+"""
+
+
+@pytest.mark.parametrize("path", ["/admin/v1/jobs", "/admin/v1/jobs/check"])
+async def test_job_for_an_alias_of_another_team_or_beyond_the_key_is_refused(
+    world: World, client: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("SUMIKA_HOME", str(world.home.root))
+    (tmp_path / "data.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    config = CONFIG.replace("DATA", str(tmp_path / "data.jsonl"))
+    theirs, ours = world.things(THEIRS), world.things(OURS)
+    whole = {"authorization": f"Bearer {world.key('engineer', OURS)}"}
+    scoped = {"authorization": f"Bearer {world.key('engineer', OURS, aliases=['faq'])}"}
+    for alias, headers, refused in ((theirs["alias"], whole, True), ("new", scoped, True), (ours["alias"], whole, False)):
+        answer = await client.post(path, headers=headers, json={"config": config.replace("ALIAS", alias)})
+        told = answer.json()["error"]
+        if refused:
+            assert (answer.status_code, told["code"], told["param"]) == (403, "forbidden", "serve.alias"), answer.text
+        else:
+            assert told["code"] != "forbidden", "the base has no files here, which is another refusal"
+    small = {"authorization": f"Bearer {world.key('engineer', OURS, sensitivity='public')}"}
+    if path.endswith("jobs"):
+        answer = await client.post(path, headers=small, json={"config": config.replace("ALIAS", ours["alias"])})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sensitivity_refused")
