@@ -367,7 +367,7 @@ async def test_log_of_an_engine_is_for_administrators(world: World, client: http
         row = engines.add(connection, "e1", world.base.id, "sock")
         engines.change(connection, row.id, state="failed", error=text, adapters=[theirs])
         failed = SumikaError(
-            "engine_failed", text, f"base@1 のエンジンに問題があります: 終了しました。ログ /var/x.log の末尾:\n{words[0]}"
+            "engine_failed", text, f"base@1 のエンジンに問題があります: 終了しました。ログ /var/x.log の末尾:\n{why}"
         )
         move = aliases.ask_deploy(connection, "broken", world.base, actor="x", reason="", owner=None)
         moves.refuse(connection, move, failed)
