@@ -66,6 +66,11 @@ def seen_by(connection: Connection, who: Principal) -> list[Alias]:
     return [alias for alias in list_all(connection) if who.may_use(alias.name) and who.may_see(alias.owner)]
 
 
+def owners(connection: Connection) -> dict[str, str | None]:
+    """Whose each alias is, by its name."""
+    return {row.name: row.owner for row in connection.execute(select(_a.c.name, _a.c.owner))}
+
+
 def check_seen(connection: Connection, who: Principal, name: str) -> None:
     """An alias that does not exist yet is whose the open move to it is; without one it is free.
 
@@ -77,9 +82,15 @@ def check_seen(connection: Connection, who: Principal, name: str) -> None:
 
 
 def check_moved_by(connection: Connection, who: Principal, name: str) -> None:
-    """Raises SumikaError `not_found`, as `check_seen`; `not_owner` (403), for everybody's, which administrators move."""
+    """A name that another team's versions bear is not free, though no alias has it yet.
+
+    Raises:
+        SumikaError: `not_found`, as `check_seen`; `not_owner` (403), for everybody's, which administrators move.
+    """
     check_seen(connection, who, name)
     there, owner = _owner(connection, name)
+    if not there and not all(map(who.may_see, registry.owners(connection, name))):
+        raise no_such_alias(name)
     if there and not who.may_change(owner):
         raise SumikaError(
             "not_owner",

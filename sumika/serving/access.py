@@ -235,7 +235,7 @@ TABLE: tuple[Rule, ...] = (
     _act("swap", STAFF, "alias", "version", "share", "how", "reason", "override"),
     _view("deployments/{alias}", STAFF, "after"),
     _view("deployments/{alias}/moves/{move_id}", STAFF),
-    _act("deployments/{alias}/{act}", STAFF, "reason"),
+    Rule("POST", f"{CONSOLE}/deployments/{{alias}}/{{act}}", "admin", STAFF, _REASON | _OVERRIDE, form=True),
     _view("training", STAFF, *_PAGE),
     _view("training/new", STAFF, "template", "job"),
     _view("training/compare", STAFF, "a", "b"),

@@ -53,10 +53,9 @@ def managed_key(connection: Connection, who: Principal, key_id: str) -> Key:
     return key
 
 
-def sees_move(connection: Connection, who: Principal, move: Move) -> bool:
-    """Whether `move` is of an alias that `who` may see; one that never came to be is whose move it was."""
-    alias = aliases.find(connection, move.alias)
-    return who.may_use(move.alias) and who.may_see(alias.owner if alias else move.owner)
+def sees_move(who: Principal, move: Move, owners: Mapping[str, str | None]) -> bool:
+    """Whether `move` is of an alias that `who` may see (`owners`: of all); one that never came to be is whose move it was."""
+    return who.may_use(move.alias) and who.may_see(owners.get(move.alias, move.owner))
 
 
 def _alias(connection: Connection, who: Principal, name: str, acts: bool) -> None:
@@ -82,7 +81,7 @@ def _key(connection: Connection, who: Principal, name: str, acts: bool) -> None:
 
 
 def _move(connection: Connection, who: Principal, name: str, acts: bool) -> None:  # noqa: ARG001
-    if not _is_number(name) or not sees_move(connection, who, moves.get(connection, int(name))):
+    if not _is_number(name) or not sees_move(who, moves.get(connection, int(name)), aliases.owners(connection)):
         raise moves.no_such_move(name)
 
 

@@ -151,6 +151,7 @@ def test_prepared_order_trains_and_is_told_as_it_ended(bench: Bench, method: Any
     ordered.prepare(folder, bench.store, bench.home, EngineSettings())
     version = pipeline.run(jobs.load(folder / runfiles.CONFIG), bench.store, bench.home, Console(quiet=True), folder)
     assert version.ref.name == "pets" and version.base is not None and str(version.base) == "tiny@1"
+    assert version.owner == WHO.owner, "the version is the job's team's"
     with bench.store.write() as connection:
         job = queue.claim(connection, made.job, "w", None)
         assert job is not None

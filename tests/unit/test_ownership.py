@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
 
-from sumika.models import aliases, batches, engines, files, jobs, keys, moves, orders, registry, schema, teams
+from sumika.models import aliases, batches, clock, engines, files, jobs, keys, moves, orders, registry, schema, teams
 from sumika.models.actor import SYSTEM
 from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
@@ -25,6 +25,8 @@ from sumika.models.principals import EVERYTHING, ROLES, Role, Sensitivity
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
 from sumika.models.store import Store
+from sumika.models.usage import table
+from sumika.models.usage.rows import UsageRow
 from sumika.serving.access import ADMIN, CONSOLE, PLACES, STAFF, TABLE, Rule, at_console
 from sumika.serving.app import create_app
 
@@ -250,6 +252,16 @@ async def test_new_alias_is_whose_engineer_deploys_it_first(world: World, client
     assert (await client.get("/admin/v1/aliases/fresh", headers=theirs)).status_code == 404
 
 
+async def test_name_of_another_teams_versions_is_not_free(world: World, client: httpx.AsyncClient) -> None:
+    with world.store.write() as connection:
+        owner = teams.get(connection, THEIRS).id
+        registry.add(connection, "coming", kind="adapter", folder="coming/1", digest="c", base=world.base, owner=owner)
+    for team, status in ((OURS, 404), (THEIRS, 202)):
+        headers = {"authorization": f"Bearer {world.key('engineer', team)}"}
+        answer = await client.post("/admin/v1/aliases/coming/deploy", headers=headers, json={"version": "base@1"})
+        assert answer.status_code == status
+
+
 async def test_version_of_another_team_is_not_deployed(world: World, client: httpx.AsyncClient) -> None:
     theirs = world.things(THEIRS)
     headers = {"authorization": f"Bearer {world.key('engineer', OURS)}"}
@@ -320,10 +332,14 @@ async def test_team_made_again_by_the_same_name_inherits_nothing(client: httpx.A
         teams.create(connection, "once")
     old = world.things("once")
     with world.store.write() as connection:
+        row = UsageRow("q1", clock.now(), old["key_id"], "once", "faq", "faq@1", "chat", 200, "", False, 3, 0, 4, 0, 9, 9)
+        table.add(connection, [row])
+        assert table.spent(connection, table.month_of(clock.now()))["team", "once"] == 7
         owner = jobs.get(connection, int(old["job_id"])).owner
         assert keys.revoke(connection, old["key_id"]).team_id == owner
         teams.remove(connection, "once")
         assert teams.create(connection, "once").id != owner
+        assert ("team", "once") not in table.spent(connection, table.month_of(clock.now()))
     for role in ("app", "engineer"):
         headers = {"authorization": f"Bearer {world.key(role, 'once')}"}
         for path in (f"/v1/files/{old['file_id']}", f"/v1/batches/{old['batch_id']}"):
@@ -331,6 +347,7 @@ async def test_team_made_again_by_the_same_name_inherits_nothing(client: httpx.A
         assert (await client.get("/v1/files", headers=headers)).json()["data"] == []
     for path in (f"jobs/{old['job_id']}", f"aliases/{old['alias']}", f"versions/{old['ref']}", f"keys/{old['key_id']}"):
         assert (await client.get(f"/admin/v1/{path}", headers=headers)).status_code == 404, path
+    assert (await client.get("/admin/v1/usage", headers=headers)).json()["data"] == []
     admin = {"authorization": f"Bearer {world.key('admin', OURS)}"}
     assert (await client.get(f"/v1/files/{old['file_id']}/content", headers=admin)).content == b"{}", (
         "orphans are administrators'"

@@ -67,8 +67,13 @@ def router(store: Store) -> APIRouter:
             found = aliases.get(connection, alias)
             recent = people.named(connection, [move.shown(who) for move in moves.history(connection, alias, limit=10)])
             back = aliases.before(connection, found)
-            previous = str(registry.by_id(connection, back).ref) if back else None
-            return described(connection, [found])[alias] | {"previous": previous, "moves": recent}
+            before = registry.by_id(connection, back) if back else None
+            previous = (
+                {"previous": str(before.ref), "previous_gate": before.gate}
+                if before
+                else {"previous": None, "previous_gate": None}
+            )
+            return described(connection, [found])[alias] | previous | {"moves": recent}
 
     @routes.post("/{alias}/owner")
     def assign(who: Asker, alias: str, wish: NewOwner) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def described(connection: Connection, rows: list[Alias]) -> dict[str, dict[str, 
         version = versions[alias.version_id]
         return {
             "alias": alias.name, "version": str(version.ref), "base": str(version.base) if version.base else None,
-            "generation": alias.generation, "moved_at": alias.moved_at, "canary": canary,
+            "canary_gate": versions[alias.canary_id].gate if alias.canary_id else None, "generation": alias.generation, "moved_at": alias.moved_at, "canary": canary,
             "owner": alias.owner, "team": owners.get(alias.owner or ""),
         }  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from sqlalchemy import Connection
 
-from sumika.models import moves, people
+from sumika.models import aliases, moves, people
 from sumika.models.moves import Move
 from sumika.models.principals import Principal
 from sumika.models.store import Store
@@ -38,9 +38,10 @@ def router(store: Store) -> APIRouter:
 def _reached(connection: Connection, who: Principal, alias: str | None, below: int | None, limit: int) -> list[Move]:
     """The first `limit` moves of aliases that `who` may see."""
     found: list[Move] = []
+    owners = aliases.owners(connection)
     while len(found) < limit:
         rows = moves.history(connection, alias, limit=limit, below=below)
-        found += [move for move in rows if sees_move(connection, who, move)]
+        found += [move for move in rows if sees_move(who, move, owners)]
         if len(rows) < limit:
             break
         below = rows[-1].id

@@ -34,8 +34,8 @@ def router(store: Store, gauge: Meter) -> APIRouter:
     @routes.get("/status")
     def status(who: Asker) -> dict[str, Any]:
         with store.read() as connection:
-            reached = aliases.seen_by(connection, who)
-            under_way = [move.shown(who) for move in moves.list_open(connection) if sees_move(connection, who, move)]
+            reached, owners = aliases.seen_by(connection, who), aliases.owners(connection)
+            under_way = [move.shown(who) for move in moves.list_open(connection) if sees_move(who, move, owners)]
             return {
                 "sumika": __version__,
                 "revision": revision(connection),

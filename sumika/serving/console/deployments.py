@@ -47,7 +47,8 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.post("/deployments/{alias}/{act}")
     async def act(request: Request, who: Asker, alias: str, act: str) -> Response:
         given = await form(request)
-        return followed(request, alias, await api.post(who, f"/aliases/{alias}/{act}", reason=one(given, "reason")))
+        over = {"override": True} if one(given, "override") else {}
+        return followed(request, alias, await api.post(who, f"/aliases/{alias}/{act}", reason=one(given, "reason"), **over))
 
     @routes.get("/swap")
     async def pick(request: Request, who: Asker, alias: str = "", version: str = "") -> Response:
