@@ -90,11 +90,12 @@ def running(*command: str | Path, env: dict[str, str] | None = None, quiet: bool
             process.kill()
 
 
-def until_ready(url: str, within_s: float = 120) -> None:
+def until_ready(url: str, within_s: float = 120, key: str | None = None) -> None:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url).status_code == 200:
+            if httpx.get(url, headers=headers).status_code == 200:
                 return
         except httpx.TransportError:
             pass

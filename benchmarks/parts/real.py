@@ -33,7 +33,7 @@ def vllm(home: Path, start_within_s: float = 900) -> Iterator[list[Place]]:
     env = os.environ | {"SUMIKA_HOME": str(home), "SUMIKA_PORT": str(settings.port), "SUMIKA_LOG_LEVEL": "warning"}
     with places.running(sys.executable, "-m", "sumika.cli.main", "up", env=env):
         url = f"http://127.0.0.1:{settings.port}"
-        places.until_ready(f"{url}/health/ready?model={ALIAS}", start_within_s)
+        places.until_ready(f"{url}/health/ready?model={ALIAS}", start_within_s, secret)
         with store.read() as connection:
             [engine] = [engine for engine in engines.list_all(connection) if engine.base_id == base.id]
         store.close()

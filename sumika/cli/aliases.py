@@ -22,6 +22,7 @@ from sumika.models.store import Store
 _POLL_S = 0.02
 Alias = Annotated[str, typer.Argument(help="The name apps call.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+Override = Annotated[bool, typer.Option(help="Serve a version that failed its evaluation; needs --reason.")]
 Wait = Annotated[bool, typer.Option(help="Wait until it is done or refused.")]
 
 
@@ -37,7 +38,7 @@ def deploy(
     canary: Annotated[
         int | None, typer.Option(metavar="PERCENT", help="Let only this share of the keys have it; then 'promote' or 'abort'.")
     ] = None,
-    override: Annotated[bool, typer.Option(help="Serve a version that failed its evaluation; needs --reason.")] = False,
+    override: Override = False,
     wait: Wait = True,
     json: Json = False,
 ) -> None:
@@ -53,11 +54,11 @@ def deploy(
         _finish(store, move, wait, json)
 
 
-def promote(alias: Alias, reason: Reason = "", wait: Wait = True, json: Json = False) -> None:
+def promote(alias: Alias, reason: Reason = "", override: Override = False, wait: Wait = True, json: Json = False) -> None:
     """Let everybody have the canary of ALIAS."""
     with opened() as (_, store):
         with audit.refusals(store, Action.ALIAS_PROMOTE, alias), store.write() as connection:
-            move = aliases.ask_promote(connection, alias, actor=actor(), reason=reason)
+            move = aliases.ask_promote(connection, alias, actor=actor(), reason=reason, override=override)
         _finish(store, move, wait, json)
 
 
@@ -77,11 +78,11 @@ def abort(alias: Alias, reason: Reason = "", json: Json = False) -> None:
         output.say(f"The move of {alias} to {move.to_ref} is ended.", f"{alias} の {move.to_ref} への切り替えを中止しました。")
 
 
-def rollback(alias: Alias, reason: Reason = "", wait: Wait = True, json: Json = False) -> None:
+def rollback(alias: Alias, reason: Reason = "", override: Override = False, wait: Wait = True, json: Json = False) -> None:
     """Let ALIAS serve again what it served before."""
     with opened() as (_, store):
         with audit.refusals(store, Action.ALIAS_ROLLBACK, alias), store.write() as connection:
-            move = aliases.ask_rollback(connection, alias, actor=actor(), reason=reason)
+            move = aliases.ask_rollback(connection, alias, actor=actor(), reason=reason, override=override)
         _finish(store, move, wait, json)
 
 

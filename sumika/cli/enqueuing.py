@@ -21,9 +21,9 @@ from sumika.finetune.checks.findings import Findings
 from sumika.finetune.checks.light import without_torch
 from sumika.finetune.config import JobConfig
 from sumika.finetune.data import inputs, reports
-from sumika.finetune.data.staging import Sender, Staging
+from sumika.finetune.data.staging import Staging
 from sumika.finetune.tracking import Tracking
-from sumika.models import jobs, runfiles
+from sumika.models import aliases, jobs, ownership, principals, runfiles
 from sumika.models.actor import Actor
 from sumika.models.errors import SumikaError
 from sumika.models.settings import Settings
@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
 
 
 def enqueue() -> None:
-    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE], "sender": {…}, "workspace": NAME}` from standard
-    input; print the job or the figures of its check, or `{"error": …}` in both languages."""
+    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE], "who": …, "sensitivity": …, "workspace": NAME}`
+    from standard input; print the job or the figures of its check, or `{"error": …}` in both languages."""
     when_orphaned(os.getppid(), lambda: os.killpg(0, signal.SIGKILL))
     asked = json.loads(sys.stdin.read())
     without_torch()
@@ -62,14 +62,17 @@ def _done(asked: dict[str, Any], settings: Settings, store: Store) -> dict[str, 
     try:
         file.write_text(asked["config"], encoding="utf-8")
         job, document = config.read_names(file)
-        job = _staged(job, document, Staging(store, settings.layout, settings.finetune.team_folders, Sender(**asked["sender"])))
+        staging = Staging(store, settings.layout, settings.finetune.team_folders, principals.from_json(asked["who"]))
+        with store.read() as connection:
+            aliases.check_trained_by(connection, staging.who, job.serve.alias, "serve.alias")
+        job = _staged(job, document, staging)
         checked = checks.check(
             job, store, settings.layout, engine=settings.engine, document=document,
             tracking=Tracking(settings.finetune.tracking, addresses=False),
         )  # fmt: skip
         if asked["submit"]:
             file.unlink()
-            return _submitted(job, checked, workspace, asked, store)
+            return _submitted(job, checked, workspace, asked, staging, store)
         warnings = [*checked.warnings, *checked.data.report.warnings()]
         return {"figures": checked.figures(), "warnings": [{"en": one.en, "ja": one.ja} for one in warnings]}
     except SumikaError as error:
@@ -95,16 +98,21 @@ def _staged(job: JobConfig, document: Document, staging: Staging) -> JobConfig:
     return job.with_inputs(found)
 
 
-def _submitted(job: JobConfig, checked: checks.Checked, workspace: Path, asked: dict[str, Any], store: Store) -> dict[str, Any]:
+def _submitted(
+    job: JobConfig, checked: checks.Checked, workspace: Path, asked: dict[str, Any], staging: Staging, store: Store
+) -> dict[str, Any]:
     runs.keep_config(workspace, job)
     inputs.keep(workspace, job.inputs, checked.sha256)
     runs.keep(workspace, reports.JSON, checked.data.report.as_dict())
     folder = workspace.rename(workspace.with_name(runfiles.name(job.job.name)))
+    who = staging.who
     try:
         with store.write() as connection:
+            aliases.check_trained_by(connection, who, job.serve.alias, "serve.alias")
             row = jobs.submit(
                 connection, job.job.name, folder.name, actor=asked["by"][0], priority=asked["priority"],
-                memory=int(checked.figures()["memory_bytes"]),
+                memory=int(checked.figures()["memory_bytes"]), owner=who.owner, alias=job.serve.alias,
+                sensitivity=ownership.most(asked["sensitivity"], *staging.sensitivities),
             )  # fmt: skip
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

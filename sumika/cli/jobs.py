@@ -51,7 +51,9 @@ def submit(
         inputs.keep(folder, job.inputs, checked.sha256)
         memory = int(checked.figures()["memory_bytes"])
         with store.write() as connection:
-            row = jobs.submit(connection, job.job.name, folder.name, actor=actor(), memory=memory, priority=priority)
+            row = jobs.submit(
+                connection, job.job.name, folder.name, actor=actor(), memory=memory, priority=priority, alias=job.serve.alias
+            )
     if json:
         output.print_json(asdict(row))
     else:

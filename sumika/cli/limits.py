@@ -46,6 +46,7 @@ def set_limits(
         raise typer.BadParameter("give at least one limit")
     subject = limits.check_subject(kind, name)
     with opened() as (_, store), audit.refusals(store, Action.LIMITS_SET, f"{kind}:{name}"), store.write() as connection:
+        limits.check_there(connection, subject)
         now = limits.set_limits(connection, subject, changes)
     if json:
         output.print_json(_row(subject, now))

@@ -31,6 +31,7 @@ _GROUPS = {
     "keys": "keys",
     "limits": "limits",
     "teams": "teams",
+    "alias_owners": "aliases",
     "jobs": "finetune",
     "archive": "signing",
     "audit": "audit",

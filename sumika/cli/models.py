@@ -14,7 +14,7 @@ from sumika.cli import output, proof, pulling, receiving, version_page
 from sumika.cli.context import opened
 from sumika.cli.importing import bring_in
 from sumika.cli.output import Json
-from sumika.models import aliases, audit, catalog, differences, registry, version_facts
+from sumika.models import aliases, audit, catalog, differences, registry, teams, version_facts
 from sumika.models.audit import Action
 from sumika.models.names import VersionRef
 from sumika.models.registry import Version
@@ -134,6 +134,24 @@ def remove(ref: Ref, json: Json = False) -> None:
         output.print_json({"removed": ref})
     else:
         output.say(f"{ref} is removed.", f"{ref} を削除しました。")
+
+
+@app.command()
+def assign(
+    ref: Ref,
+    team: Annotated[str | None, typer.Argument(help="The team that may see and deploy it; none: everybody.")] = None,
+    json: Json = False,
+) -> None:
+    """Give a version to a team; without one it is everybody's."""
+    with opened() as (_, store), audit.refusals(store, Action.MODEL_ASSIGN, ref), store.write() as connection:
+        owner = None if team is None else teams.get(connection, team, lock=True).id
+        registry.assign(connection, registry.get(connection, VersionRef.parse(ref)), owner)
+    if json:
+        output.print_json({"version": ref, "team": team})
+    elif team is None:
+        output.say(f"{ref} is everybody's.", f"{ref} は全チームで利用できます。")
+    else:
+        output.say(f"{ref} is {team}'s.", f"{ref} を {team} に割り当てました。")
 
 
 def _tell(version: Version, settings: Settings, json: bool) -> None:

@@ -38,8 +38,8 @@ def list_teams(json: Json = False) -> None:
     if json:
         output.print_json([asdict(team) for team in found])
         return
-    rows = [(team.name, team.title, team.created_at[:10]) for team in found]
-    output.print_table(("team", "title", "since"), rows, ("No teams yet.", "チームはまだありません。"))
+    rows = [(team.name, team.title, team.created_at[:10], team.id) for team in found]
+    output.print_table(("team", "title", "since", "id"), rows, ("No teams yet.", "チームはまだありません。"))
 
 
 @app.command()

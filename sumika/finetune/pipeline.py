@@ -15,10 +15,11 @@ from sumika.finetune.config import JobConfig
 from sumika.finetune.data import inputs, records, reports
 from sumika.finetune.tracking import Tracking
 from sumika.finetune.training.journal import Journal
-from sumika.models import aliases, audit, canary, importing, registry
+from sumika.models import aliases, audit, canary, importing, jobs, registry
 from sumika.models.audit import Action
 from sumika.models.home import Home
 from sumika.models.names import VersionRef
+from sumika.models.principals import OPERATOR
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
@@ -125,6 +126,13 @@ def _judge(model: Any, checked: Checked, store: Store, home: Home, config: JobCo
     return judging.judge(model, checked.chat, sets, None if served is None else home.artifacts / served.folder)
 
 
+def _owner(store: Store, run: str) -> str | None:
+    """Whose job the run is; what the operator trains is everybody's."""
+    with store.read() as connection:
+        job = jobs.of_run(connection, run)
+    return None if job is None or job.owner == OPERATOR else job.owner
+
+
 def _served(store: Store, alias: str, base: Version) -> Version | None:
     """The adapter that `alias` serves, where it stands on the same base."""
     with store.read() as connection:
@@ -157,6 +165,7 @@ def _register(
     return importing.import_adapter(
         store, home, config.serve.alias, adapter, base=checked.base.ref, max_lora_rank=config.serve.max_lora_rank,
         gate=evaluation["gate"], meta={"training": lineage.of(config, checked, trained, folder), "evaluation": evaluation},
+        owner=_owner(store, folder.name),
     )  # fmt: skip
 
 

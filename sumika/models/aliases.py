@@ -13,6 +13,7 @@ from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.moves import Kind, Move
 from sumika.models.names import check_name
+from sumika.models.principals import Principal
 from sumika.models.registry import Version
 
 _a = schema.aliases
@@ -22,7 +23,7 @@ _m = schema.moves
 @dataclass(frozen=True, slots=True)
 class Alias:
     """Where a name leads: to `version_id`, and for `canary_share` percent of the keys to `canary_id`.
-    `generation` grows with every change."""
+    `generation` grows with every change. `owner` (`Principal.owner`) and administrators move it; None: administrators alone."""
 
     name: str
     version_id: int
@@ -30,6 +31,7 @@ class Alias:
     moved_at: str
     canary_id: int | None = None
     canary_share: int | None = None
+    owner: str | None = None
 
 
 def has_canary(alias: str, key_id: str, share: int) -> bool:
@@ -51,14 +53,87 @@ def get(connection: Connection, name: str) -> Alias:
     """Raises SumikaError `not_found`."""
     alias = find(connection, name)
     if alias is None:
-        raise not_found(
-            "alias", "エイリアス", name, "'sumika status' shows what is served.", "sumika status で確認してください。"
-        )
+        raise no_such_alias(name)
     return alias
 
 
-def ask_deploy(connection: Connection, alias: str, to: Version, *, actor: str, reason: str, override: bool = False) -> Move:
-    """Record the wish that `alias` serve `to`.
+def no_such_alias(name: str) -> SumikaError:
+    return not_found("alias", "エイリアス", name, "'sumika status' shows what is served.", "sumika status で確認してください。")
+
+
+def seen_by(connection: Connection, who: Principal) -> list[Alias]:
+    """Those within the scope of `who` that are their team's or everybody's."""
+    return [alias for alias in list_all(connection) if who.may_use(alias.name) and who.may_see(alias.owner)]
+
+
+def owners(connection: Connection) -> dict[str, str | None]:
+    """Whose each alias is, by its name."""
+    return {row.name: row.owner for row in connection.execute(select(_a.c.name, _a.c.owner))}
+
+
+def check_seen(connection: Connection, who: Principal, name: str) -> None:
+    """An alias that does not exist yet is whose the open move to it is; without one it is free.
+
+    Raises:
+        SumikaError: `not_found`, for one that is not `who`'s to see.
+    """
+    if not who.may_use(name) or not who.may_see(_owner(connection, name)[1]):
+        raise no_such_alias(name)
+
+
+def check_moved_by(connection: Connection, who: Principal, name: str) -> None:
+    """A name that another team's versions bear is not free, though no alias has it yet.
+
+    Raises:
+        SumikaError: `not_found`, as `check_seen`; `not_owner` (403), for everybody's, which administrators move.
+    """
+    check_seen(connection, who, name)
+    there, owner = _owner(connection, name)
+    if not there and not all(map(who.may_see, registry.owners(connection, name))):
+        raise no_such_alias(name)
+    if there and not who.may_change(owner):
+        raise SumikaError(
+            "not_owner",
+            f"'{name}' belongs to no team, so administrators alone move it. Ask one to do it, or to give it to your team: 'sumika aliases assign {name} TEAM'.",
+            f"「{name}」はどのチームにも属していないため、切り替えは管理者だけができます。管理者に依頼するか、sumika aliases assign {name} TEAM でチームに割り当ててもらってください。",
+            status=403,
+        )
+
+
+def check_trained_by(connection: Connection, who: Principal, name: str, param: str) -> None:
+    """Raises SumikaError `forbidden` (403), where versions made for `name` would be beyond the key's scope or another team's."""
+    owners = {_owner(connection, name)[1], *registry.owners(connection, name)}
+    if not who.may_use(name) or not all(map(who.may_see, owners)):
+        raise SumikaError(
+            "forbidden",
+            f"This key may not make '{name}'; choose a name that it may use and that is no other team's, or ask your administrator.",
+            f"このキーでは「{name}」を作成できません。利用でき、他チームのものではない名前を指定するか、管理者に依頼してください。",
+            status=403,
+            param=param,
+        )
+
+
+def assign(connection: Connection, name: str, owner: str | None) -> Alias:
+    """Make an alias somebody else's; None: administrators alone move it. Raises SumikaError `not_found`."""
+    before = get(connection, name)
+    connection.execute(update(_a).where(_a.c.name == name).values(owner=owner))
+    audit.append(connection, Action.ALIAS_ASSIGN, name, details={"from": before.owner, "to": owner})
+    return get(connection, name)
+
+
+def _owner(connection: Connection, name: str) -> tuple[bool, str | None]:
+    """Whether the alias, or an open move that will make it, is there; and whose it is."""
+    found = find(connection, name)
+    if found is not None:
+        return True, found.owner
+    coming = next((move for move in moves.list_open(connection) if move.alias == name), None)
+    return coming is not None, None if coming is None else coming.owner
+
+
+def ask_deploy(
+    connection: Connection, alias: str, to: Version, *, actor: str, reason: str, override: bool = False, owner: str | None = None
+) -> Move:
+    """Record the wish that `alias` serve `to`. `owner`: whose it will be, where it is a new one.
 
     Raises:
         SumikaError: `bad_name`; `not_found`, for a version that was removed meanwhile; `gate_refused`, for a version that failed its evaluation, unless `override` with a
@@ -69,7 +144,7 @@ def ask_deploy(connection: Connection, alias: str, to: Version, *, actor: str, r
     _check_gate(to, override, reason)
     now = find(connection, alias)
     _check_no_canary(now)
-    return _ask(connection, alias, now, to.id, "deploy", actor, reason)
+    return _ask(connection, alias, now, to.id, "deploy", actor, reason, owner=owner)
 
 
 def ask_canary(
@@ -102,23 +177,25 @@ def ask_canary(
     return _ask(connection, alias, now, to.id, "canary", actor, reason, share)
 
 
-def ask_promote(connection: Connection, alias: str, *, actor: str, reason: str) -> Move:
+def ask_promote(connection: Connection, alias: str, *, actor: str, reason: str, override: bool = False) -> Move:
     """Record the wish that the canary of `alias` serve everybody.
 
     Raises:
-        SumikaError: `not_found`, `no_canary`, `move_open`.
+        SumikaError: `not_found`, `no_canary`, `move_open`; `gate_refused`, as `ask_deploy`.
     """
     now = get(connection, alias)
     if now.canary_id is None:
         raise _no_canary(alias)
+    _check_gate(registry.by_id(connection, now.canary_id), override, reason)
     return _ask(connection, alias, now, now.canary_id, "promote", actor, reason)
 
 
-def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str) -> Move:
+def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str, override: bool = False) -> Move:
     """Record the wish that `alias` serve again what it served before its last finished move.
 
     Raises:
-        SumikaError: `not_found` (also for a version that was removed) or `nothing_before`; `canary_running`; `move_open`.
+        SumikaError: `not_found` (also for a version that was removed) or `nothing_before`; `canary_running`; `move_open`;
+            `gate_refused`, as `ask_deploy`.
     """
     now = get(connection, alias)
     _check_no_canary(now)
@@ -131,6 +208,7 @@ def ask_rollback(connection: Connection, alias: str, *, actor: str, reason: str)
             status=409,
         )
     target = registry.get(connection, registry.by_id(connection, last).ref)
+    _check_gate(target, override, reason)
     return _ask(connection, alias, now, target.id, "rollback", actor, reason)
 
 
@@ -205,7 +283,7 @@ def finish(connection: Connection, move: Move, canary: dict[str, Any] | None) ->
     if move.generation == 0:
         if find(connection, move.alias) is not None:
             raise _moved_meanwhile(connection, move)
-        connection.execute(insert(_a).values(name=move.alias, generation=1, moved_at=clock.now(), **leads))
+        connection.execute(insert(_a).values(name=move.alias, generation=1, moved_at=clock.now(), owner=move.owner, **leads))
     else:
         moved = connection.execute(
             update(_a)
@@ -226,10 +304,11 @@ def _ask(
     actor: str,
     reason: str,
     share: int | None = None,
+    owner: str | None = None,
 ) -> Move:
     return moves.add(
         connection, alias, kind, from_id=now.version_id if now else None, to_id=to_id,
-        generation=now.generation if now else 0, actor=actor, reason=reason, share=share,
+        generation=now.generation if now else 0, actor=actor, reason=reason, share=share, owner=owner,
     )  # fmt: skip
 
 

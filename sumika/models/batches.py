@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
-from sumika.models import audit, clock, schema
+from sumika.models import audit, clock, ownership, schema
 from sumika.models.audit import Action
 from sumika.models.errors import Language, SumikaError, not_found
 from sumika.models.files import OPEN_BATCHES, File
@@ -83,7 +83,11 @@ def create(
     metadata: Mapping[str, str] | None,
     output_seconds: int | None,
 ) -> Batch:
-    """Raises SumikaError `too_many_batches` (429)."""
+    """As confidential as its input, or more where the request says so.
+
+    Raises:
+        SumikaError: `too_many_batches` (429).
+    """
     open_now = connection.scalar(select(func.count()).where(_b.c.owner == who.owner, _b.c.state.in_(OPEN_BATCHES)))
     if (open_now or 0) >= MOST_OPEN:
         raise SumikaError(
@@ -96,7 +100,7 @@ def create(
     now = datetime.now(UTC)
     row = {
         "id": f"batch_{secrets.token_hex(12)}", "owner": who.owner, "key": who.id, "state": "validating", "endpoint": endpoint,
-        "input_id": input.id, "sensitivity": sensitivity, "language": language,
+        "input_id": input.id, "sensitivity": ownership.most(sensitivity, input.sensitivity), "language": language,
         "metadata": None if metadata is None else dict(metadata), "output_seconds": output_seconds, "total": 0, "done": 0, "failed": 0,
         "created_at": clock.spell(now), "expires_at": clock.spell(now + WINDOW),
     }  # fmt: skip
@@ -109,23 +113,24 @@ def find(connection: Connection, batch_id: str) -> Batch:
     return _batch(connection.execute(select(_b).where(_b.c.id == batch_id)).one())
 
 
-def get(connection: Connection, owner: str, batch_id: str) -> Batch:
-    """Raises SumikaError `not_found`."""
-    row = connection.execute(select(_b).where(_b.c.id == batch_id, _b.c.owner == owner)).one_or_none()
-    if row is None:
+def get(connection: Connection, who: Principal, batch_id: str) -> Batch:
+    """Raises SumikaError `not_found`; `sensitivity_refused` (403)."""
+    row = connection.execute(select(_b).where(_b.c.id == batch_id)).one_or_none()
+    if row is None or not ownership.owned(row, who):
         raise not_found("batch", "バッチ", batch_id, "GET /v1/batches lists yours.", "GET /v1/batches で確認できます。")
+    ownership.check_cleared(who, batch_id, row.sensitivity)
     return _batch(row)
 
 
-def page(connection: Connection, owner: str, *, after: str, limit: int) -> list[Batch]:
+def page(connection: Connection, who: Principal, *, after: str, limit: int) -> list[Batch]:
     """The newest first, from the first one behind the batch `after`.
 
     Raises:
         SumikaError: `not_found`, for `after`.
     """
-    query = select(_b).where(_b.c.owner == owner)
+    query = select(_b).where(*ownership.seen_by(_b, who))
     if after:
-        last = get(connection, owner, after)
+        last = get(connection, who, after)
         query = query.where(or_(_b.c.created_at < last.created_at, and_(_b.c.created_at == last.created_at, _b.c.id < last.id)))
     return [_batch(row) for row in connection.execute(query.order_by(_b.c.created_at.desc(), _b.c.id.desc()).limit(limit))]
 

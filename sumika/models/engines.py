@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -14,6 +15,8 @@ from sumika.models import clock, schema
 State = Literal["starting", "ready", "draining", "asleep", "waking", "failed", "stopping"]
 STATES: tuple[State, ...] = get_args(State)
 
+# Where its log is found.
+_LOG = re.compile(r"( Last lines of |ログ ).*$")
 _e = schema.engines
 _g = schema.gateways
 
@@ -35,6 +38,11 @@ class EngineRow:
     changed_at: str
     gpu: int | None = None
     memory: int | None = None
+
+
+def without_log(text: str) -> str:
+    """Why an engine failed, in one line: what its log says, which may speak of any team's models, begins on the next one."""
+    return _LOG.sub("", text.partition("\n")[0])
 
 
 def list_all(connection: Connection) -> list[EngineRow]:

@@ -1,6 +1,6 @@
 """Files that clients upload and batches make: a row each; their bytes lie on the shelf (`shelf.py`).
 
-A file is its owner's (`Principal.owner`); for everybody else, and once it has expired, there is none.
+A file is its owner's (`Principal.owner`) and the administrators'; for everybody else, and once it has expired, there is none.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select
 
-from sumika.models import audit, clock, orders, schema
+from sumika.models import audit, clock, orders, ownership, schema
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found, quoted
+from sumika.models.principals import Principal, Sensitivity
 
 Purpose = Literal["batch", "fine-tune", "batch_output"]
 # How long files of batches stay where nobody says; OpenAI's figure.
@@ -40,6 +41,7 @@ class File:
     sha256: str
     created_at: str
     expires_at: str | None
+    sensitivity: Sensitivity
 
     @property
     def is_table(self) -> bool:
@@ -58,7 +60,9 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(_TABLES)
 
 
-def made(owner: str, creator: str, purpose: Purpose, name: str, size: int, sha256: str, expires_s: int | None) -> File:
+def made(
+    owner: str, creator: str, purpose: Purpose, name: str, size: int, sha256: str, expires_s: int | None, sensitivity: Sensitivity
+) -> File:
     """A new file, not yet in the store. `expires_s`: seconds that it stays; None: as usual for its purpose."""
     if expires_s is None and purpose != "fine-tune":
         expires_s = USUAL_DAYS * 24 * 3600
@@ -74,6 +78,7 @@ def made(owner: str, creator: str, purpose: Purpose, name: str, size: int, sha25
         sha256,
         clock.spell(now),
         until,
+        sensitivity,
     )
 
 
@@ -83,25 +88,28 @@ def add(connection: Connection, file: File) -> None:
     audit.append(connection, Action.FILE_CREATE, file.id, details=told)
 
 
-def get(connection: Connection, owner: str, file_id: str) -> File:
-    """Raises SumikaError `not_found`."""
-    row = connection.execute(select(_f).where(_f.c.id == file_id, _f.c.owner == owner, _lives())).one_or_none()
-    if row is None:
+def get(connection: Connection, who: Principal, file_id: str) -> File:
+    """Raises SumikaError `not_found`; `sensitivity_refused` (403)."""
+    row = connection.execute(select(_f).where(_f.c.id == file_id, _lives())).one_or_none()
+    if row is None or not ownership.owned(row, who):
         raise no_such_file(file_id)
+    ownership.check_cleared(who, file_id, row.sensitivity)
     return _file(row)
 
 
-def page(connection: Connection, owner: str, purpose: str | None, *, after: str, limit: int, newest_first: bool) -> list[File]:
+def page(
+    connection: Connection, who: Principal, purpose: str | None, *, after: str, limit: int, newest_first: bool
+) -> list[File]:
     """From the first one behind the file `after`.
 
     Raises:
         SumikaError: `not_found`, for `after`.
     """
-    query = select(_f).where(_f.c.owner == owner, _lives())
+    query = select(_f).where(*ownership.seen_by(_f, who), _lives())
     if purpose is not None:
         query = query.where(_f.c.purpose == purpose)
     if after:
-        last = get(connection, owner, after)
+        last = get(connection, who, after)
         behind = _f.c.created_at < last.created_at if newest_first else _f.c.created_at > last.created_at
         further = _f.c.id < last.id if newest_first else _f.c.id > last.id
         query = query.where(or_(behind, and_(_f.c.created_at == last.created_at, further)))

@@ -43,10 +43,12 @@ def import_base(
 def import_adapter(
     store: Store, home: Home, name: str, source: Path, *, base: VersionRef, max_lora_rank: int, gate: Gate = "none",
     meta: dict[str, Any] | None = None, progress: Progress | None = None, reference: MakeReference | None = None,
+    owner: str | None = None,
 ) -> Version:  # fmt: skip
     """Copy an adapter's folder in, check it against its base and register it.
 
-    One that brings no canary reference gets what `reference` makes; without that it is registered unproven.
+    One that brings no canary reference gets what `reference` makes; without that it is registered unproven. `owner`: whose it is
+    (`Principal.owner`); None: everybody's.
 
     Raises:
         SumikaError: as `import_base`, and `not_found` for the base, `bad_lineage`, `bad_adapter`; what `reference` raises.
@@ -70,7 +72,7 @@ def import_adapter(
             if canary.load(staged.folder) is not None:
                 meta = meta | {"reference_made": {"files": staged.digest}}
                 staged = artifacts.add_file(staged, canary.REFERENCE)
-        return _register(store, home, name, staged, kind="adapter", base=on, gate=gate, meta=meta)
+        return _register(store, home, name, staged, kind="adapter", base=on, gate=gate, meta=meta, owner=owner)
 
 
 def import_archive(

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
-from sumika.models import audit, clock, schema
+from sumika.models import audit, clock, ownership, schema
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
+from sumika.models.principals import OPERATOR, USUAL, Principal, Sensitivity
 
 State = Literal["queued", "running", "stopping", "done", "refused", "failed", "cancelled"]
 # `refused`: trained and registered, but its gate says no. `stopping`: asked to end while it ran.
@@ -23,7 +24,8 @@ _j = schema.jobs
 @dataclass(frozen=True, slots=True)
 class Job:
     """`run`: its folder under $SUMIKA_HOME/runs. `memory`: bytes it is reckoned to take; 0: its data was not looked at yet. `note`: why it waits, or how it
-    failed, in both languages."""
+    failed, in both languages. `owner` (`Principal.owner`) and the administrators see it; `alias`: what it trains for, None where
+    nobody wrote it down; `sensitivity`: of its data."""
 
     id: int
     name: str
@@ -40,9 +42,15 @@ class Job:
     asked_at: str
     started_at: str | None
     ended_at: str | None
+    owner: str
+    alias: str | None
+    sensitivity: Sensitivity
 
 
-def submit(connection: Connection, name: str, run: str, *, actor: str, memory: int, priority: int = 0) -> Job:
+def submit(
+    connection: Connection, name: str, run: str, *, actor: str, memory: int, priority: int = 0,
+    owner: str = OPERATOR, alias: str | None = None, sensitivity: Sensitivity = USUAL,
+) -> Job:  # fmt: skip
     """Raises SumikaError `bad_priority`, outside -100 to 100."""
     if not -100 <= priority <= 100:
         raise SumikaError(
@@ -52,7 +60,7 @@ def submit(connection: Connection, name: str, run: str, *, actor: str, memory: i
         )
     row = {
         "name": name, "run": run, "state": "queued", "priority": priority, "actor": actor, "memory": memory, "attempts": 0,
-        "asked_at": clock.now(),
+        "asked_at": clock.now(), "owner": owner, "alias": alias, "sensitivity": sensitivity,
     }  # fmt: skip
     inserted = connection.execute(insert(_j).values(**row)).inserted_primary_key
     assert inserted is not None  # noqa: S101 - an insert of one row has one
@@ -64,15 +72,30 @@ def get(connection: Connection, job_id: int) -> Job:
     """Raises SumikaError `not_found`."""
     row = connection.execute(select(_j).where(_j.c.id == job_id)).one_or_none()
     if row is None:
-        raise not_found(
-            "job", "ジョブ", str(job_id), "'sumika finetune list' shows them.", "sumika finetune list で確認できます。"
-        )
+        raise no_such_job(str(job_id))
     return _job(row)
 
 
-def list_all(connection: Connection, limit: int = 1000, below: int | None = None) -> list[Job]:
-    """Newest first; `below`: the last id of the page before."""
+def seen(connection: Connection, who: Principal, job_id: int) -> Job:
+    """Raises SumikaError `not_found`, also for one that is not `who`'s to see; `sensitivity_refused` (403)."""
+    job = get(connection, job_id)
+    if not ownership.owned(job, who):
+        raise no_such_job(str(job_id))
+    ownership.check_cleared(who, f"job {job_id}", job.sensitivity)
+    return job
+
+
+def no_such_job(job_id: str) -> SumikaError:
+    return not_found("job", "ジョブ", job_id, "'sumika finetune list' shows them.", "sumika finetune list で確認できます。")
+
+
+def list_all(
+    connection: Connection, limit: int = 1000, below: int | None = None, *, seen_by: Principal | None = None
+) -> list[Job]:
+    """Newest first; `below`: the last id of the page before; `seen_by`: those that are this one's to see."""
     query = select(_j).order_by(_j.c.id.desc()).limit(limit)
+    if seen_by is not None:
+        query = query.where(*ownership.seen_by(_j, seen_by))
     return [_job(row) for row in connection.execute(query if below is None else query.where(_j.c.id < below))]
 
 

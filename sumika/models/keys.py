@@ -11,11 +11,11 @@ import secrets
 import string
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, select, update
 
 from sumika.models import audit, clock, schema, teams
 from sumika.models.actor import UNNAMED
@@ -54,6 +54,7 @@ class Key:
     previous_hash: str | None
     previous_until: str | None
     last_used_at: str | None
+    team_id: str | None
 
     def shown(self) -> dict[str, Any]:
         """Everything but the hashes, which help nobody and belong in the store alone."""
@@ -65,7 +66,7 @@ class Key:
 
     @property
     def principal(self) -> Principal:
-        return Principal(self.id, self.name, self.role, self.team, self.scopes, self.ends_at)
+        return Principal(self.id, self.name, self.role, self.team, self.scopes, self.ends_at, self.team_id)
 
     @property
     def scopes(self) -> Scopes:
@@ -159,12 +160,12 @@ def create(
         None if aliases is None else tuple(sorted(set(aliases))), clock.now(),
         None if expires_at is None else clock.spell(expires_at), None,
         team, None if endpoints is None else tuple(sorted(set(endpoints))), sensitivity,
-        connection.get_execution_options().get("sumika_by", UNNAMED).name[:128], None, None, None, None,
+        connection.get_execution_options().get("sumika_by", UNNAMED).name[:128], None, None, None, None, None,
     )  # fmt: skip
     if creator is not None:
         check_within(creator, role, team, key.scopes, key.ends_at)
     if team is not None:
-        teams.get(connection, team, lock=True)
+        key = replace(key, team_id=teams.get(connection, team, lock=True).id)
     connection.execute(insert(_k).values(**{column.name: getattr(key, column.name) for column in _k.columns}))
     audit.append(connection, Action.KEY_CREATE, key.id, details=_told(key))
     return body, key
@@ -189,7 +190,7 @@ def page(connection: Connection, seen_by: Principal, *, team: str | None = None,
         last = select(_k.c.name).where(_k.c.id == after).scalar_subquery()
         query = query.where(or_(_k.c.name > last, and_(_k.c.name == last, _k.c.id > after)))
     if seen_by.role != "admin":
-        query = query.where(_k.c.role == "app", _k.c.team.is_not(None), _k.c.team == seen_by.team)
+        query = query.where(_k.c.role == "app", _k.c.team_id.is_not(None), _k.c.team_id == seen_by.team_id)
     return [_key(row) for row in connection.execute(query if team is None else query.where(_k.c.team == team))]
 
 
@@ -232,9 +233,10 @@ def rotate(connection: Connection, key_id: str, overlap: timedelta, *, by: Princ
 
 
 def revoke(connection: Connection, key_id: str) -> Key:
-    """End a key and whatever secrets it has. Raises SumikaError `not_found`; revoking twice changes nothing."""
+    """End a key, whatever secrets it has, and its limits. Raises SumikaError `not_found`; revoking twice changes nothing."""
     revoking = update(_k).where(_k.c.id == key_id, _k.c.revoked_at.is_(None)).values(revoked_at=clock.now())
     if connection.execute(revoking).rowcount:
+        connection.execute(delete(schema.limits).where(schema.limits.c.kind == "key", schema.limits.c.name == key_id))
         audit.append(connection, Action.KEY_REVOKE, key_id)
     return get(connection, key_id)
 

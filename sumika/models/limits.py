@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, not_, or_, select
 
-from sumika.models import audit, clock, schema
+from sumika.models import audit, clock, keys, schema, teams
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found, quoted
 from sumika.models.usage.table import Kind, Subject
 
 Priority = Literal["interactive", "batch"]
-_l = schema.limits
+_l, _k = schema.limits, schema.keys
 _MOST = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9, "streams": 10**5, "tokens_per_month": 10**15, "weight": 100}
 _LONGEST_NAME = 128
 
@@ -37,7 +38,7 @@ NONE = Limits()
 
 
 def check_subject(kind: str, name: str) -> Subject:
-    """Raises SumikaError `bad_subject`. A name need not exist yet."""
+    """Raises SumikaError `bad_subject`."""
     if kind in get_args(Kind) and 0 < len(name) <= _LONGEST_NAME and name.isprintable() and name == name.strip():
         return cast(Kind, kind), name
     raise SumikaError(
@@ -48,12 +49,14 @@ def check_subject(kind: str, name: str) -> Subject:
 
 
 def set_limits(connection: Connection, subject: Subject, changes: Mapping[str, Any]) -> Limits:
-    """Change what `changes` names (None takes a limit away) and leave the rest; the limits from now on.
+    """Change what `changes` names (None takes a limit away) and leave the rest; the limits from now on. Those of keys that have
+    expired are forgotten on the way.
 
     Raises:
         SumikaError: `bad_limit`, for an unknown name or a number out of range.
     """
     _check(changes)
+    connection.execute(delete(_l).where(_of_ended_keys()))
     limits = Limits(**asdict(find(connection, subject)) | dict(changes))
     _forget(connection, subject)
     if limits != NONE:
@@ -77,8 +80,31 @@ def find(connection: Connection, subject: Subject) -> Limits:
 
 
 def list_all(connection: Connection) -> dict[Subject, Limits]:
-    rows = connection.execute(select(_l).order_by(_l.c.kind, _l.c.name)).mappings()
+    rows = connection.execute(select(_l).where(not_(_of_ended_keys())).order_by(_l.c.kind, _l.c.name)).mappings()
     return {(row["kind"], row["name"]): Limits(**{name: row[name] for name in NAMES}) for row in rows}
+
+
+def check_there(connection: Connection, subject: Subject) -> None:
+    """Limits are of what is there; but an alias may be made later, and a person (`oidc:…`) be known to their issuer alone.
+
+    Raises:
+        SumikaError: `not_found`; `key_ended` (409).
+    """
+    kind, name = subject
+    if kind == "team":
+        teams.get(connection, name, lock=True)
+    elif kind == "key" and not name.startswith("oidc:") and not keys.get(connection, name).valid_at(datetime.now(UTC)):
+        raise SumikaError(
+            "key_ended",
+            f"Key {name} is revoked or expired; it uses nothing any more.",
+            f"キー {name} は失効または期限切れのため、上限は不要です。",
+            status=409,
+        )
+
+
+def _of_ended_keys() -> ColumnElement[bool]:
+    ended = or_(_k.c.revoked_at.is_not(None), _k.c.expires_at <= clock.now())
+    return and_(_l.c.kind == "key", _l.c.name.in_(select(_k.c.id).where(ended)))
 
 
 def _forget(connection: Connection, subject: Subject) -> bool:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from sumika.models import audit, clock, schema
+from sumika.models import audit, clock, engines, schema
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.names import VersionRef
+from sumika.models.principals import Principal
 
 Kind = Literal["deploy", "rollback", "canary", "promote", "abort"]
 State = Literal["open", "done", "refused"]
@@ -26,7 +27,8 @@ _to = schema.versions.alias("to_version")
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A wish to change where `alias` leads, made when the alias was at `generation`. `share`: percent, of a canary."""
+    """A wish to change where `alias` leads, made when the alias was at `generation`. `share`: percent, of a canary.
+    `owner`: whose the alias will be, where it is a new one."""
 
     id: int
     alias: str
@@ -44,12 +46,17 @@ class Move:
     error: dict[str, str] | None
     asked_at: str
     ended_at: str | None
+    owner: str | None = None
 
-    def shown(self) -> dict[str, Any]:
-        """For programs: as JSON spells it, versions by name."""
-        hidden = ("from_ref", "to_ref", "to_id")
+    def shown(self, seen_by: Principal | None = None) -> dict[str, Any]:
+        """For programs: as JSON spells it, versions by name. The last lines of an engine's log are for the operator (None) and
+        administrators."""
+        error = self.error
+        if error is not None and seen_by is not None and seen_by.role != "admin":
+            error = {name: engines.without_log(text) for name, text in error.items()}
+        hidden = ("from_ref", "to_ref", "to_id", "owner")
         versions = {"from": str(self.from_ref) if self.from_ref else None, "to": str(self.to_ref)}
-        return {name: value for name, value in asdict(self).items() if name not in hidden} | versions
+        return {name: value for name, value in asdict(self).items() if name not in hidden} | versions | {"error": error}
 
     @property
     def failure(self) -> SumikaError | None:
@@ -70,13 +77,13 @@ def _move(row: Row[Any]) -> Move:
     return Move(
         row.id, row.alias, VersionRef(row.from_name, row.from_number) if row.from_id is not None else None,
         row.to_id, VersionRef(row.to_name, row.to_number), row.kind, row.share, row.state, row.step, row.actor, row.reason,
-        row.generation, row.canary, row.error, row.asked_at, row.ended_at,
+        row.generation, row.canary, row.error, row.asked_at, row.ended_at, row.owner,
     )  # fmt: skip
 
 
 def add(
     connection: Connection, alias: str, kind: Kind, *, from_id: int | None, to_id: int, generation: int,
-    actor: str, reason: str, share: int | None = None,
+    actor: str, reason: str, share: int | None = None, owner: str | None = None,
 ) -> Move:  # fmt: skip
     """Record a wish. Rules of who may wish what stand in `aliases`.
 
@@ -86,7 +93,7 @@ def add(
     check_none_open(connection, alias)
     wish = insert(_m).values(
         alias=alias, from_id=from_id, to_id=to_id, kind=kind, share=share, state="open", step="asked",
-        actor=actor, reason=reason, generation=generation, asked_at=clock.now(),
+        actor=actor, reason=reason, generation=generation, asked_at=clock.now(), owner=owner,
     )  # fmt: skip
     move = get(connection, connection.execute(wish.returning(_m.c.id)).scalar_one())
     audit.append(
@@ -110,10 +117,15 @@ def check_none_open(connection: Connection, alias: str) -> None:
 
 
 def get(connection: Connection, move_id: int) -> Move:
+    """Raises SumikaError `not_found`."""
     row = connection.execute(_MOVES.where(_m.c.id == move_id)).one_or_none()
     if row is None:
-        raise not_found("move", "切り替え", str(move_id), "See 'sumika status'.", "sumika status で確認してください。")
+        raise no_such_move(str(move_id))
     return _move(row)
+
+
+def no_such_move(move_id: str) -> SumikaError:
+    return not_found("move", "切り替え", move_id, "See 'sumika status'.", "sumika status で確認してください。")
 
 
 def list_open(connection: Connection) -> list[Move]:

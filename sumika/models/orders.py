@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, and_, insert, or_, select
 
-from sumika.models import clock, jobs, runfiles, schema
+from sumika.models import clock, jobs, ownership, runfiles, schema
 from sumika.models.errors import not_found
 from sumika.models.home import Home, write_atomically
 from sumika.models.jobs import Job
+from sumika.models.principals import Principal, Sensitivity
 from sumika.models.store import Store
 
 Method = Literal["supervised", "dpo"]
@@ -58,9 +59,16 @@ class Order:
 
 
 def submit(
-    store: Store, home: Home, asked: Asked, *, owner: str, creator: str, metadata: Mapping[str, str] | None, by: Any,
+    store: Store,
+    home: Home,
+    asked: Asked,
+    who: Principal,
+    *,
+    sensitivity: Sensitivity,
+    metadata: Mapping[str, str] | None,
+    by: Any,
     check: Callable[[Connection], object] = lambda _: None,
-) -> Order:  # fmt: skip
+) -> Order:
     """Put an order into the queue, to be prepared (its data read, its job made and checked) before it is trained.
 
     `check` is called in the same transaction: what the order names may have been removed since it was looked at.
@@ -73,13 +81,22 @@ def submit(
         write_atomically(folder / runfiles.ORDER, json.dumps(asdict(asked), ensure_ascii=False).encode(), mode=0o600)
         with store.write(by=by) as connection:
             check(connection)
-            job = jobs.submit(connection, asked.name, folder.name, actor=creator, memory=0)
+            job = jobs.submit(
+                connection,
+                asked.name,
+                folder.name,
+                actor=who.id,
+                memory=0,
+                owner=who.owner,
+                alias=asked.name,
+                sensitivity=sensitivity,
+            )
             row = {
-                "id": f"ftjob-{secrets.token_hex(12)}", "owner": owner, "job_id": job.id,
+                "id": f"ftjob-{secrets.token_hex(12)}", "owner": who.owner, "job_id": job.id,
                 "asked": asdict(asked) | {"metadata": None if metadata is None else dict(metadata)}, "created_at": clock.now(),
             }  # fmt: skip
             connection.execute(insert(_o).values(**row))
-            return get(connection, owner, str(row["id"]))
+            return get(connection, who, str(row["id"]))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -91,26 +108,27 @@ def read(folder: Path) -> Asked | None:
     return None if told is None else Asked(**told)
 
 
-def get(connection: Connection, owner: str, order_id: str) -> Order:
-    """Raises SumikaError `not_found`."""
-    row = connection.execute(_query().where(_o.c.id == order_id, _o.c.owner == owner)).one_or_none()
-    if row is None:
+def get(connection: Connection, who: Principal, order_id: str) -> Order:
+    """Raises SumikaError `not_found`; `sensitivity_refused` (403)."""
+    row = connection.execute(_query().where(_o.c.id == order_id)).one_or_none()
+    if row is None or not ownership.owned(row, who):
         raise not_found(
             "fine-tuning job", "学習ジョブ", order_id, "GET /v1/fine_tuning/jobs lists yours.",
             "GET /v1/fine_tuning/jobs で確認できます。",
         )  # fmt: skip
+    ownership.check_cleared(who, order_id, row.sensitivity)
     return _order(row)
 
 
-def page(connection: Connection, owner: str, *, after: str, limit: int) -> list[Order]:
+def page(connection: Connection, who: Principal, *, after: str, limit: int) -> list[Order]:
     """The newest first, from the first one behind `after`.
 
     Raises:
         SumikaError: `not_found`, for `after`.
     """
-    query = _query().where(_o.c.owner == owner)
+    query = _query().where(*ownership.seen_by(_j, who))
     if after:
-        last = get(connection, owner, after)
+        last = get(connection, who, after)
         query = query.where(or_(_o.c.created_at < last.created_at, and_(_o.c.created_at == last.created_at, _o.c.id < last.id)))
     return [_order(row) for row in connection.execute(query.order_by(_o.c.created_at.desc(), _o.c.id.desc()).limit(limit))]
 
@@ -123,7 +141,7 @@ def files_in_use(connection: Connection) -> set[str]:
 
 
 def _query() -> Any:
-    ours = (_o.c.id.label("order_id"), _o.c.owner, _o.c.asked, _o.c.created_at)
+    ours = (_o.c.id.label("order_id"), _o.c.asked, _o.c.created_at)
     return select(*ours, _j).join_from(_o, _j, _o.c.job_id == _j.c.id)
 
 

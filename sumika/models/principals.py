@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sumika.models.errors import SumikaError, quoted
 
@@ -23,6 +23,8 @@ ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 # What a request counts as that does not say, and what a key may send where nobody said otherwise.
 USUAL: Sensitivity = "internal"
+# Owner of what was made at the command line: administrators alone see it.
+OPERATOR = "operator"
 
 _One = TypeVar("_One", bound=str)
 
@@ -42,7 +44,8 @@ EVERYTHING = Scopes()
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who asks. `id`: a key's id, or `oidc:ISSUER:SUBJECT`; `name` is for people to read and decides nothing.
-    `until`: when what it showed ends; None: not by itself."""
+    `until`: when what it showed ends; None: not by itself. `team` is a name, which another team may bear later; `team_id` is never
+    another's."""
 
     id: str
     name: str
@@ -50,11 +53,20 @@ class Principal:
     team: str | None = None
     scopes: Scopes = EVERYTHING
     until: datetime | None = None
+    team_id: str | None = None
 
     @property
     def owner(self) -> str:
         """Whose is what it makes: its team's; without a team its own."""
-        return f"team:{self.team}" if self.team is not None else f"key:{self.id}"
+        return self.team_id if self.team_id is not None else f"key:{self.id}"
+
+    def may_see(self, owner: str | None) -> bool:
+        """Whether what `owner` owns is shown to it; None: everybody's."""
+        return owner is None or self.may_change(owner)
+
+    def may_change(self, owner: str | None) -> bool:
+        """Whether it may act on what `owner` owns; what is everybody's is changed by administrators."""
+        return self.role == "admin" or owner == self.owner
 
     def may_use(self, alias: str) -> bool:
         return self.scopes.aliases is None or alias in self.scopes.aliases
@@ -65,10 +77,28 @@ class Principal:
     def may_send(self, sensitivity: Sensitivity) -> bool:
         return _rank(sensitivity) <= _rank(self.scopes.sensitivity)
 
-    def may_manage(self, role: Role, team: str | None) -> bool:
-        """Whether keys of `role` and `team` are this one's to see, make and end: an administrator's all, an engineer's the
-        apps of their own team."""
-        return self.role == "admin" or (self.role == "engineer" and role == "app" and team is not None and team == self.team)
+    def may_manage(self, role: Role, team_id: str | None) -> bool:
+        """Whether keys of `role` and a team are this one's to see and end: an administrator's all, an engineer's the apps of
+        their own team."""
+        return self.role == "admin" or (
+            self.role == "engineer" and role == "app" and team_id is not None and team_id == self.team_id
+        )
+
+
+def as_json(principal: Principal) -> dict[str, Any]:
+    """For a process of ours that acts as `principal`: who it is and how far it reaches."""
+    scopes = principal.scopes
+    return {
+        "id": principal.id, "role": principal.role, "team": principal.team, "team_id": principal.team_id, "sensitivity": scopes.sensitivity,
+        "aliases": None if scopes.aliases is None else sorted(scopes.aliases),
+    }  # fmt: skip
+
+
+def from_json(data: dict[str, Any]) -> Principal:
+    """Whom `as_json` wrote down."""
+    aliases = None if data["aliases"] is None else frozenset(data["aliases"])
+    scopes = Scopes(aliases, sensitivity=data["sensitivity"])
+    return Principal(data["id"], "", data["role"], data["team"], scopes, team_id=data["team_id"])
 
 
 def check_within(creator: Principal, role: Role, team: str | None, scopes: Scopes, until: datetime | None) -> None:
@@ -80,7 +110,7 @@ def check_within(creator: Principal, role: Role, team: str | None, scopes: Scope
     own = creator.scopes
     if ROLES.index(role) < ROLES.index(creator.role):
         raise _wider("role", role)
-    if not creator.may_manage(role, team):
+    if creator.role != "admin" and (creator.role != "engineer" or role != "app" or team is None or team != creator.team):
         raise _wider("team" if role == "app" and creator.role == "engineer" else "role", team or role)
     if own.aliases is not None and (scopes.aliases is None or not scopes.aliases <= own.aliases):
         raise _wider("aliases", "*" if scopes.aliases is None else ", ".join(sorted(scopes.aliases - own.aliases)))

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from sumika.models import audit, clock, schema
+from sumika.models import audit, clock, ownership, schema
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.names import VersionRef, check_name
+from sumika.models.principals import Principal
 
 Kind = Literal["base", "adapter"]
 Gate = Literal["none", "passed", "refused"]
@@ -22,7 +23,8 @@ _base = schema.versions.alias("base")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One row of the registry. `folder` is relative to the artifacts folder; `base` is set for adapters only."""
+    """One row of the registry. `folder` is relative to the artifacts folder; `base` is set for adapters only. `owner`: whose it is
+    (`Principal.owner`); None: everybody's."""
 
     id: int
     ref: VersionRef
@@ -35,6 +37,7 @@ class Version:
     meta: dict[str, Any]
     created_at: str
     removed_at: str | None = None
+    owner: str | None = None
 
     @property
     def engine_base_id(self) -> int:
@@ -51,7 +54,7 @@ def _version(row: Row[Any]) -> Version:
     base = VersionRef(row.base_name, row.base_number) if row.base_id is not None else None
     return Version(
         row.id, VersionRef(row.name, row.number), row.kind, row.base_id, base,
-        row.folder, row.digest, row.gate, row.meta, row.created_at, row.removed_at,
+        row.folder, row.digest, row.gate, row.meta, row.created_at, row.removed_at, row.owner,
     )  # fmt: skip
 
 
@@ -65,6 +68,7 @@ def add(
     base: Version | None = None,
     gate: Gate = "none",
     meta: dict[str, Any] | None = None,
+    owner: str | None = None,
 ) -> Version:
     """Register the next version of `name`, whose files already lie complete in `folder`.
 
@@ -90,7 +94,7 @@ def add(
     connection.execute(
         insert(_v).values(
             name=name, number=last + 1, kind=kind, base_id=base.id if base else None, folder=folder,
-            digest=digest, gate=gate, meta=meta or {}, created_at=clock.now(),
+            digest=digest, gate=gate, meta=meta or {}, created_at=clock.now(), owner=owner,
         )
     )  # fmt: skip
     version = get(connection, VersionRef(name, last + 1))
@@ -105,10 +109,34 @@ def get(connection: Connection, ref: VersionRef) -> Version:
         _COLUMNS.where(_v.c.name == ref.name, _v.c.number == ref.number, _v.c.removed_at.is_(None))
     ).one_or_none()
     if row is None:
-        raise not_found(
-            "version", "版", str(ref), "'sumika models list' shows what there is.", "一覧は sumika models list で確認できます。"
-        )
+        raise _no_such_version(ref)
     return _version(row)
+
+
+def seen(connection: Connection, who: Principal, ref: VersionRef) -> Version:
+    """Raises SumikaError `not_found`, also for one that is not `who`'s to see."""
+    version = get(connection, ref)
+    if not who.may_see(version.owner):
+        raise _no_such_version(ref)
+    return version
+
+
+def _no_such_version(ref: VersionRef) -> SumikaError:
+    return not_found(
+        "version", "版", str(ref), "'sumika models list' shows what there is.", "一覧は sumika models list で確認できます。"
+    )
+
+
+def owners(connection: Connection, name: str) -> set[str | None]:
+    """Who owns versions of `name` that are not removed."""
+    return set(connection.scalars(select(_v.c.owner).where(_v.c.name == name, _v.c.removed_at.is_(None))))
+
+
+def assign(connection: Connection, version: Version, owner: str | None) -> Version:
+    """Make a version somebody else's; None: everybody's."""
+    connection.execute(update(_v).where(_v.c.id == version.id).values(owner=owner))
+    audit.append(connection, Action.MODEL_ASSIGN, str(version.ref), details={"from": version.owner, "to": owner})
+    return get(connection, version.ref)
 
 
 def by_id(connection: Connection, version_id: int) -> Version:
@@ -141,9 +169,9 @@ def list_all(connection: Connection) -> list[Version]:
     return [_version(row) for row in rows]
 
 
-def page(connection: Connection, name: str | None = None, *, after: int = 0, limit: int) -> list[Version]:
-    """Versions that are not removed, by id, from the first one behind `after`."""
-    query = _COLUMNS.where(_v.c.removed_at.is_(None), _v.c.id > after).order_by(_v.c.id).limit(limit)
+def page(connection: Connection, who: Principal, name: str | None = None, *, after: int = 0, limit: int) -> list[Version]:
+    """Versions that are not removed and `who`'s to see, by id, from the first one behind `after`."""
+    query = _COLUMNS.where(_v.c.removed_at.is_(None), _v.c.id > after, *ownership.seen_by(_v, who)).order_by(_v.c.id).limit(limit)
     return [_version(row) for row in connection.execute(query if name is None else query.where(_v.c.name == name))]
 
 

@@ -48,6 +48,8 @@ versions = Table(
     Column("meta", JSON, nullable=False),
     Column("created_at", _MOMENT, nullable=False),
     Column("removed_at", _MOMENT),
+    # Whose it is (`Principal.owner`); null: everybody's.
+    Column("owner", String(140), index=True),
     UniqueConstraint("name", "number"),
     CheckConstraint("kind in ('base', 'adapter')", name="kind"),
     CheckConstraint("gate in ('none', 'passed', 'refused')", name="gate"),
@@ -64,6 +66,8 @@ aliases = Table(
     # Another version that `canary_share` percent of the keys get.
     Column("canary_id", Integer, ForeignKey("versions.id")),
     Column("canary_share", Integer),
+    # Who may move it (`Principal.owner`); null: everybody sees it, administrators move it.
+    Column("owner", String(140)),
     CheckConstraint("(canary_id is null) = (canary_share is null)", name="canary"),
     CheckConstraint("canary_share between 1 and 99", name="canary_share"),
 )
@@ -87,6 +91,8 @@ moves = Table(
     Column("asked_at", _MOMENT, nullable=False),
     Column("ended_at", _MOMENT),
     Column("share", Integer),
+    # Whose the alias is once the move is done, where it is a new one.
+    Column("owner", String(140)),
     CheckConstraint("kind in ('deploy', 'rollback', 'canary', 'promote', 'abort')", name="kind"),
     CheckConstraint("state in ('open', 'done', 'refused')", name="state"),
 )
@@ -169,6 +175,8 @@ keys = Table(
     Column("previous_hash", String(64), unique=True),
     Column("previous_until", _MOMENT),
     Column("last_used_at", _MOMENT),
+    # The team itself: a name may come to be another's.
+    Column("team_id", String(40)),
     CheckConstraint("role in ('admin', 'engineer', 'app')", name="role"),
     CheckConstraint("sensitivity in ('public', 'internal', 'confidential')", name="sensitivity"),
     CheckConstraint("(previous_hash is null) = (previous_until is null)", name="previous"),
@@ -180,6 +188,8 @@ teams = Table(
     Column("name", String(64), primary_key=True),
     Column("title", String(128), nullable=False),
     Column("created_at", _MOMENT, nullable=False),
+    # What owns things (`Principal.owner`); never another team's, whatever becomes of the name.
+    Column("id", String(40), nullable=False, unique=True),
 )
 
 # Who is signed in at the console: by the SHA-256 of what the browser holds.
@@ -218,6 +228,10 @@ jobs = Table(
     Column("asked_at", _MOMENT, nullable=False),
     Column("started_at", _MOMENT),
     Column("ended_at", _MOMENT),
+    # Whose it is (`Principal.owner`), the alias it trains for (null: of before schema 0008), and how confidential its data is.
+    Column("owner", String(140), nullable=False, server_default="operator", index=True),
+    Column("alias", String(64)),
+    Column("sensitivity", String(12), nullable=False, server_default="internal"),
     CheckConstraint("state in ('queued', 'running', 'stopping', 'done', 'refused', 'failed', 'cancelled')", name="state"),
     CheckConstraint("priority between -100 and 100", name="priority"),
 )
@@ -327,6 +341,9 @@ files = Table(
     Column("sha256", String(64), nullable=False),
     Column("created_at", _MOMENT, nullable=False),
     Column("expires_at", _MOMENT),
+    # What the upload's header said, or for what a batch made its batch.
+    Column("sensitivity", String(12), nullable=False),
+    CheckConstraint("sensitivity in ('public', 'internal', 'confidential')", name="sensitivity"),
     CheckConstraint("purpose in ('batch', 'fine-tune', 'batch_output')", name="purpose"),
 )
 

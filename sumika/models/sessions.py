@@ -20,6 +20,8 @@ LONGEST = timedelta(hours=12)
 # A session that is used writes no more often than this.
 _TOUCH = timedelta(minutes=1)
 _LONGEST_NAME = 128
+# Of one principal: the browsers of one person. A further one ends the one that was used least lately.
+MOST = 8
 # Of the hash, as many figures as name a session: what opens one can't be found from them.
 _ID = 16
 _s = schema.sessions
@@ -42,10 +44,12 @@ class Session:
 
 
 def begin(connection: Connection, principal: Principal) -> str:
-    """The new session's secret: 256 random bits, base64url. Sessions that are over are forgotten on the way."""
+    """The new session's secret: 256 random bits, base64url. Sessions that are over are forgotten on the way, and of the
+    principal's own those beyond `MOST`."""
     secret, now = secrets.token_urlsafe(32), datetime.now(UTC)
     idle, began = clock.spell(now - IDLE), clock.spell(now - LONGEST)
     connection.execute(delete(_s).where(or_(_s.c.seen_at < idle, _s.c.began_at < began)))
+    _end_surplus(connection, principal.id)
     connection.execute(
         insert(_s).values(
             hash=hashed(secret), principal=principal.id, name=principal.name[:_LONGEST_NAME], role=principal.role,
@@ -54,6 +58,15 @@ def begin(connection: Connection, principal: Principal) -> str:
     )  # fmt: skip
     audit.append(connection, Action.SESSION_BEGIN, principal.id, details={"role": principal.role, "team": principal.team})
     return secret
+
+
+def _end_surplus(connection: Connection, principal_id: str) -> None:
+    """Leave place for one more."""
+    own = select(_s.c.hash).where(_s.c.principal == principal_id).order_by(_s.c.seen_at.desc(), _s.c.hash)
+    surplus = list(connection.scalars(own))[MOST - 1 :]
+    if surplus:
+        connection.execute(delete(_s).where(_s.c.hash.in_(surplus)))
+        audit.append(connection, Action.SESSION_END, principal_id, reason="too_many", details={"sessions": len(surplus)})
 
 
 def find(connection: Connection, secret: str) -> tuple[Principal, bool] | None:

@@ -1,7 +1,12 @@
-"""Teams: what keys and people belong to, by a name that limits and reports are kept under."""
+"""Teams: what keys and people belong to, by a name for people, limits and reports, and by an id that owns things.
+
+A name may be given again once its team is gone; an id never is, so that a new team inherits nothing.
+"""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, or_, select
@@ -23,22 +28,34 @@ class Team:
     name: str
     title: str
     created_at: str
+    id: str
 
 
 def create(connection: Connection, name: str, title: str = "") -> Team:
     """Raises SumikaError `bad_name`; `bad_title`; `team_exists` (409)."""
-    team = Team(check_name(name), _checked(title or name), clock.now())
+    team = Team(check_name(name), _checked(title or name), clock.now(), f"team-{secrets.token_hex(8)}")
     if find(connection, name) is not None:
         raise SumikaError(
             "team_exists", f"There is a team '{name}' already.", f"チーム「{name}」はすでにあります。", status=409, param="name"
         )
-    connection.execute(insert(_t).values(name=team.name, title=team.title, created_at=team.created_at))
-    audit.append(connection, Action.TEAM_CREATE, name, details={"title": team.title})
+    _forget_counts(connection, name)  # requests of an older team that were counted after it was gone
+    connection.execute(insert(_t).values(name=team.name, title=team.title, created_at=team.created_at, id=team.id))
+    audit.append(connection, Action.TEAM_CREATE, name, details={"title": team.title, "id": team.id})
     return team
 
 
 def list_all(connection: Connection) -> list[Team]:
     return [Team(*row) for row in connection.execute(select(_t).order_by(_t.c.name))]
+
+
+def ids(connection: Connection) -> dict[str, str]:
+    """The id of each team by its name."""
+    return {row.name: row.id for row in connection.execute(select(_t.c.name, _t.c.id))}
+
+
+def names(connection: Connection) -> Mapping[str, str]:
+    """The name of each team by its id."""
+    return {id: name for name, id in ids(connection).items()}
 
 
 def find(connection: Connection, name: str, *, lock: bool = False) -> Team | None:
@@ -59,14 +76,15 @@ def get(connection: Connection, name: str, *, lock: bool = False) -> Team:
 
 
 def remove(connection: Connection, name: str) -> Team:
-    """Take away a team that no living key belongs to; keys that have ended go on naming it.
+    """Take away a team that no living key belongs to; keys that have ended go on naming it, and what it owned is seen by
+    administrators alone. Its limits, this month's counts and its people's sessions end with it.
 
     Raises:
         SumikaError: `not_found`; `in_use` (409).
     """
     team = get(connection, name, lock=True)
     living = or_(_k.c.expires_at.is_(None), _k.c.expires_at > clock.now())
-    used = list(connection.scalars(select(_k.c.id).where(_k.c.team == name, _k.c.revoked_at.is_(None), living)))
+    used = list(connection.scalars(select(_k.c.id).where(_k.c.team_id == team.id, _k.c.revoked_at.is_(None), living)))
     if used:
         raise SumikaError(
             "in_use",
@@ -75,8 +93,17 @@ def remove(connection: Connection, name: str) -> Team:
             status=409,
         )
     connection.execute(delete(_t).where(_t.c.name == name))
-    audit.append(connection, Action.TEAM_REMOVE, name)
+    connection.execute(delete(schema.limits).where(schema.limits.c.kind == "team", schema.limits.c.name == name))
+    connection.execute(delete(schema.sessions).where(schema.sessions.c.team == name))
+    _forget_counts(connection, name)
+    audit.append(connection, Action.TEAM_REMOVE, name, details={"id": team.id})
     return team
+
+
+def _forget_counts(connection: Connection, name: str) -> None:
+    """What budgets are held against; the requests themselves stay in the table `usage`."""
+    totals = schema.usage_totals
+    connection.execute(delete(totals).where(totals.c.kind == "team", totals.c.name == name))
 
 
 def _checked(title: str) -> str:

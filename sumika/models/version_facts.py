@@ -10,6 +10,7 @@ from sumika.models import aliases, canary, manifest, moves, proof, registry, sig
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.manifest import FileEntry
+from sumika.models.principals import Principal
 from sumika.models.registry import Version
 
 _ALL_MOVES = 10_000
@@ -28,20 +29,28 @@ def brief(version: Version, home: Home) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def whole(connection: Connection, version: Version, home: Home) -> dict[str, Any]:
-    """Everything: `brief`, its files, adapters on it, reference, and every move to it or away from it."""
-    moved = [m for m in moves.history(connection, limit=_ALL_MOVES) if version.ref in (m.from_ref, m.to_ref)]
+def whole(connection: Connection, version: Version, home: Home, seen_by: Principal | None = None) -> dict[str, Any]:
+    """Everything: `brief`, its files, adapters on it, reference, and every move to it or away from it. `seen_by`: without what
+    is not this one's to see; None: the operator, who sees all."""
+    known = aliases.list_all(connection) if seen_by is None else aliases.seen_by(connection, seen_by)
+    there = {alias.name for alias in known}
+    moved = [
+        m
+        for m in moves.history(connection, limit=_ALL_MOVES)
+        if version.ref in (m.from_ref, m.to_ref) and (seen_by is None or m.alias in there)
+    ]
+    adapters = [v for v in registry.list_all(connection) if v.base_id == version.id]
     return {
         **brief(version, home),
         "files": [
             {"name": name, "bytes": entry.bytes, "sha256": entry.sha256}
             for name, entry in sorted((_files(version, home) or {}).items())
         ],
-        "adapters": [str(v.ref) for v in registry.list_all(connection) if v.base_id == version.id],
+        "adapters": [str(v.ref) for v in adapters if seen_by is None or seen_by.may_see(v.owner)],
         "canary": _canary(version, home),
         "signed_by": _signer(version, home),
-        "aliases": [a.name for a in aliases.list_all(connection) if version.id in (a.version_id, a.canary_id)],
-        "moves": [m.shown() | {"proof": proof.of(connection, m)} for m in moved],
+        "aliases": [a.name for a in known if version.id in (a.version_id, a.canary_id)],
+        "moves": [m.shown(seen_by) | {"proof": proof.of(connection, m)} for m in moved],
     }
 
 

@@ -1,4 +1,4 @@
-"""The table: which role may call which route, and give which of its fields. Whatever has no row is not there.
+"""The table: which role may call which route, give which of its fields, and what its path names. Whatever has no row is not there.
 
 `Gate` enforces it before any handler runs, on `scope["path"]`: what a client says of the host decides nothing.
 """
@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 from starlette.routing import compile_path
 
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.prices import FIGURES, Prices
 from sumika.models.principals import ROLES, Endpoint, Principal, Role
@@ -18,17 +21,31 @@ from sumika.serving import requests
 
 Roles = frozenset[Role]
 Fields = dict[str, Roles]
+# What a path may name that has an owner (`ownership.py` checks it); `model`: an alias that is called, not governed.
+Owned = Literal["alias", "batch", "file", "job", "key", "model", "move", "tuning", "version"]
+PLACES: Mapping[Owned, str] = {
+    "alias": "alias", "batch": "batch_id", "file": "file_id", "job": "job_id", "key": "key_id", "model": "alias", "move": "move_id",
+    "tuning": "job_id", "version": "ref",
+}  # fmt: skip
+_PLACE = re.compile(r"\{(\w+)\}")
 
 ALL: Roles = frozenset(ROLES)
 STAFF: Roles = frozenset({"admin", "engineer"})
 ADMIN: Roles = frozenset({"admin"})
 _NOBODY: Roles = frozenset()
+CONSOLE = "/console"
 
 
-@dataclass(frozen=True, slots=True)
+def at_console(path: str) -> bool:
+    """Whether `path` is a page's, which speaks to people."""
+    return path == CONSOLE or path.startswith(f"{CONSOLE}/")
+
+
+@dataclass(frozen=True)
 class Rule:
     """One route. `endpoint` is what a key's scope calls it; None: open to whoever comes, signed in or not.
-    `fields`: of the body and the query, and who may give each. `form`: its body is a page's form, not JSON."""
+    `fields`: of the body and the query, and who may give each. `form`: its body is a page's form, not JSON.
+    `owned`: what its path names; `action`: what the audit log calls it, for an act that is refused because of that."""
 
     method: str
     path: str
@@ -36,6 +53,28 @@ class Rule:
     roles: Roles = _NOBODY
     fields: Fields = field(default_factory=dict)
     form: bool = False
+    owned: tuple[Owned, ...] = ()
+    action: Action | None = None
+
+    def __post_init__(self) -> None:
+        """Whoever adds a route says whose is what its path names; for administrators alone, and on pages, nobody need ask: pages
+        reach everything through the admin API's own rows."""
+        unsaid = set(_PLACE.findall(self.path)) - {PLACES[kind] for kind in self.owned}
+        if unsaid and self.roles - ADMIN and not at_console(self.path):
+            raise ValueError(f"{self.method} {self.path}: say in `owned` what {sorted(unsaid)} name")
+
+    @property
+    def acts(self) -> bool:
+        return self.method not in ("GET", "HEAD")
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return compile_path(self.path)[0]
+
+    def names(self, path: str) -> dict[str, str]:
+        """What `path` gives for each place of this rule's."""
+        found = self._pattern.match(path)
+        return found.groupdict() if found else {}
 
     @property
     def administers(self) -> bool:
@@ -76,13 +115,8 @@ _SHEET = (
     "date", "yen_per_usd", "yen_per_usd_source", "api", "vendor", "currency", "input", "output", "cached", "api_source", "server",
     *FIGURES, *(f"{name}_source" for name in FIGURES),
 )  # fmt: skip
-CONSOLE = "/console"
-_WISH = _REASON | _each(["version"], STAFF) | _each(["override"], ADMIN)
-
-
-def at_console(path: str) -> bool:
-    """Whether `path` is a page's, which speaks to people."""
-    return path == CONSOLE or path.startswith(f"{CONSOLE}/")
+_OVERRIDE = _each(["override"], ADMIN)
+_WISH = _REASON | _OVERRIDE | _each(["version"], STAFF)
 
 
 def by_a_person(path: str, accept: str) -> bool:
@@ -117,21 +151,21 @@ TABLE: tuple[Rule, ...] = (
     Rule("POST", "/v1/messages/count_tokens", "messages", ALL, _each(requests.CountTokensRequest.model_fields, ALL)),
     Rule("POST", "/v1/files", "files", ALL, _each(["file", "purpose", "expires_after"], ALL)),
     Rule("GET", "/v1/files", "files", ALL, _each([*_PAGE, "order", "purpose"], ALL)),
-    Rule("GET", "/v1/files/{file_id}", "files", ALL),
-    Rule("DELETE", "/v1/files/{file_id}", "files", ALL),
-    Rule("GET", "/v1/files/{file_id}/content", "files", ALL),
+    Rule("GET", "/v1/files/{file_id}", "files", ALL, owned=("file",)),
+    Rule("DELETE", "/v1/files/{file_id}", "files", ALL, owned=("file",), action=Action.FILE_REMOVE),
+    Rule("GET", "/v1/files/{file_id}/content", "files", ALL, owned=("file",)),
     Rule("POST", "/v1/batches", "batches", ALL, _each(_BATCH, ALL)),
     Rule("GET", "/v1/batches", "batches", ALL, _each(_PAGE, ALL)),
-    Rule("GET", "/v1/batches/{batch_id}", "batches", ALL),
-    Rule("POST", "/v1/batches/{batch_id}/cancel", "batches", ALL),
+    Rule("GET", "/v1/batches/{batch_id}", "batches", ALL, owned=("batch",)),
+    Rule("POST", "/v1/batches/{batch_id}/cancel", "batches", ALL, owned=("batch",), action=Action.BATCH_CANCEL),
     Rule("POST", _TUNINGS, "fine_tuning", STAFF, _each(_TUNING, STAFF)),
     Rule("GET", _TUNINGS, "fine_tuning", STAFF, _each(_PAGE, STAFF)),
-    Rule("GET", f"{_TUNINGS}/{{job_id}}", "fine_tuning", STAFF),
-    Rule("POST", f"{_TUNINGS}/{{job_id}}/cancel", "fine_tuning", STAFF),
-    Rule("GET", f"{_TUNINGS}/{{job_id}}/events", "fine_tuning", STAFF, _each(_PAGE, STAFF)),
-    Rule("GET", f"{_TUNINGS}/{{job_id}}/checkpoints", "fine_tuning", STAFF, _each(_PAGE, STAFF)),
+    Rule("GET", f"{_TUNINGS}/{{job_id}}", "fine_tuning", STAFF, owned=("tuning",)),
+    Rule("POST", f"{_TUNINGS}/{{job_id}}/cancel", "fine_tuning", STAFF, owned=("tuning",), action=Action.JOB_CANCEL),
+    Rule("GET", f"{_TUNINGS}/{{job_id}}/events", "fine_tuning", STAFF, _each(_PAGE, STAFF), owned=("tuning",)),
+    Rule("GET", f"{_TUNINGS}/{{job_id}}/checkpoints", "fine_tuning", STAFF, _each(_PAGE, STAFF), owned=("tuning",)),
     Rule("GET", "/v1/models", "models", ALL),
-    Rule("GET", "/v1/models/{alias}", "models", ALL),
+    Rule("GET", "/v1/models/{alias}", "models", ALL, owned=("model",)),
     Rule("GET", "/openapi.json", "models", ALL),
     Rule("GET", "/metrics", "metrics", ADMIN),
     Rule("GET", "/metrics/engines", "metrics", ADMIN),
@@ -139,31 +173,33 @@ TABLE: tuple[Rule, ...] = (
     Rule("GET", f"{_ADMIN_API}/keys", "admin", STAFF, _each([*_PAGE, "team"], STAFF)),
     Rule("POST", f"{_ADMIN_API}/keys", "admin", STAFF,
          _each(["name", "team", "aliases", "endpoints", "sensitivity", "expires_at"], STAFF) | _each(["role"], ADMIN)),
-    Rule("GET", f"{_ADMIN_API}/keys/{{key_id}}", "admin", STAFF),
-    Rule("POST", f"{_ADMIN_API}/keys/{{key_id}}/rotate", "admin", STAFF, _each(["overlap_s"], STAFF)),
-    Rule("POST", f"{_ADMIN_API}/keys/{{key_id}}/revoke", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/keys/{{key_id}}", "admin", STAFF, owned=("key",)),
+    Rule("POST", f"{_ADMIN_API}/keys/{{key_id}}/rotate", "admin", STAFF, _each(["overlap_s"], STAFF), owned=("key",), action=Action.KEY_ROTATE),
+    Rule("POST", f"{_ADMIN_API}/keys/{{key_id}}/revoke", "admin", STAFF, owned=("key",), action=Action.KEY_REVOKE),
     Rule("GET", f"{_ADMIN_API}/teams", "admin", STAFF, _each(_PAGE, STAFF)),
     Rule("POST", f"{_ADMIN_API}/teams", "admin", ADMIN, _each(["name", "title"], ADMIN)),
     Rule("DELETE", f"{_ADMIN_API}/teams/{{name}}", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/sessions", "admin", ADMIN, _each(_PAGE, ADMIN)),
     Rule("DELETE", f"{_ADMIN_API}/sessions/{{session_id}}", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/aliases", "admin", STAFF, _each(_PAGE, STAFF)),
-    Rule("GET", _ALIAS, "admin", STAFF),
-    Rule("DELETE", _ALIAS, "admin", STAFF, _REASON),
-    Rule("POST", f"{_ALIAS}/deploy", "admin", STAFF, _WISH),
-    Rule("POST", f"{_ALIAS}/canary", "admin", STAFF, _WISH | _each(["share"], STAFF)),
-    Rule("POST", f"{_ALIAS}/promote", "admin", STAFF, _REASON),
-    Rule("POST", f"{_ALIAS}/rollback", "admin", STAFF, _REASON),
-    Rule("POST", f"{_ALIAS}/abort", "admin", STAFF, _REASON),
+    Rule("GET", _ALIAS, "admin", STAFF, owned=("alias",)),
+    Rule("DELETE", _ALIAS, "admin", STAFF, _REASON, owned=("alias",), action=Action.ALIAS_REMOVE),
+    Rule("POST", f"{_ALIAS}/deploy", "admin", STAFF, _WISH, owned=("alias",), action=Action.ALIAS_DEPLOY),
+    Rule("POST", f"{_ALIAS}/canary", "admin", STAFF, _WISH | _each(["share"], STAFF), owned=("alias",), action=Action.ALIAS_CANARY),
+    Rule("POST", f"{_ALIAS}/promote", "admin", STAFF, _REASON | _OVERRIDE, owned=("alias",), action=Action.ALIAS_PROMOTE),
+    Rule("POST", f"{_ALIAS}/rollback", "admin", STAFF, _REASON | _OVERRIDE, owned=("alias",), action=Action.ALIAS_ROLLBACK),
+    Rule("POST", f"{_ALIAS}/owner", "admin", ADMIN, _each(["team"], ADMIN)),
+    Rule("POST", f"{_ALIAS}/abort", "admin", STAFF, _REASON, owned=("alias",), action=Action.ALIAS_ABORT),
     Rule("GET", f"{_ADMIN_API}/moves", "admin", STAFF, _each([*_PAGE, "alias"], STAFF)),
-    Rule("GET", f"{_ADMIN_API}/moves/{{move_id}}", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/moves/{{move_id}}", "admin", STAFF, owned=("move",)),
     Rule("GET", f"{_ADMIN_API}/versions", "admin", STAFF, _each([*_PAGE, "name"], STAFF)),
-    Rule("GET", f"{_ADMIN_API}/versions/{{ref}}", "admin", STAFF),
+    Rule("GET", f"{_ADMIN_API}/versions/{{ref}}", "admin", STAFF, owned=("version",)),
+    Rule("POST", f"{_ADMIN_API}/versions/{{ref}}/owner", "admin", ADMIN, _each(["team"], ADMIN)),
     Rule("GET", f"{_ADMIN_API}/versions/{{ref}}/export", "admin", ADMIN),
     Rule("GET", f"{_ADMIN_API}/imports", "admin", STAFF),
     Rule("POST", f"{_ADMIN_API}/imports", "admin", ADMIN, _each(["source", "name", "base"], ADMIN)),
     Rule("GET", f"{_ADMIN_API}/status", "admin", STAFF),
-    Rule("GET", f"{_ALIAS}/plan", "admin", STAFF, _each(["version"], STAFF)),
+    Rule("GET", f"{_ALIAS}/plan", "admin", STAFF, _each(["version"], STAFF), owned=("alias",)),
     Rule("GET", f"{_ADMIN_API}/limits", "admin", STAFF, _each(_PAGE, STAFF)),
     Rule("POST", f"{_ADMIN_API}/limits/{{kind}}/{{name}}", "admin", ADMIN, _each(_LIMITS, ADMIN)),
     Rule("DELETE", f"{_ADMIN_API}/limits/{{kind}}/{{name}}", "admin", ADMIN),
@@ -181,11 +217,11 @@ TABLE: tuple[Rule, ...] = (
     Rule("POST", f"{_ADMIN_API}/jobs", "admin", STAFF, _each(["config", "priority"], STAFF)),
     Rule("POST", f"{_ADMIN_API}/jobs/check", "admin", STAFF, _each(["config", "priority"], STAFF)),
     Rule("GET", f"{_ADMIN_API}/jobs/templates", "admin", STAFF),
-    Rule("GET", _JOB, "admin", STAFF),
-    Rule("GET", f"{_JOB}/metrics", "admin", STAFF),
-    Rule("GET", f"{_JOB}/log", "admin", STAFF),
-    Rule("POST", f"{_JOB}/cancel", "admin", STAFF),
-    Rule("POST", f"{_JOB}/resume", "admin", STAFF),
+    Rule("GET", _JOB, "admin", STAFF, owned=("job",)),
+    Rule("GET", f"{_JOB}/metrics", "admin", STAFF, owned=("job",)),
+    Rule("GET", f"{_JOB}/log", "admin", STAFF, owned=("job",)),
+    Rule("POST", f"{_JOB}/cancel", "admin", STAFF, owned=("job",), action=Action.JOB_CANCEL),
+    Rule("POST", f"{_JOB}/resume", "admin", STAFF, owned=("job",), action=Action.JOB_RESUME),
     # The console: pages over the routes above, which decide again what each act of a page may do.
     Rule("GET", f"{CONSOLE}/sign-in"),
     Rule("POST", f"{CONSOLE}/sign-in"),
@@ -206,7 +242,7 @@ TABLE: tuple[Rule, ...] = (
     _view("deployments/{alias}", STAFF, "after"),
     _view("deployments/{alias}/moves/{move_id}", STAFF),
     _act("deployments/{alias}/remove", STAFF, "reason"),
-    _act("deployments/{alias}/{act}", STAFF, "reason"),
+    Rule("POST", f"{CONSOLE}/deployments/{{alias}}/{{act}}", "admin", STAFF, _REASON | _OVERRIDE, form=True),
     _view("training", STAFF, *_PAGE),
     _view("training/new", STAFF, "template", "job"),
     _view("training/compare", STAFF, "a", "b"),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING
@@ -24,8 +24,10 @@ from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving import admin, browser_sessions, console, openapi, requests
+from sumika.serving import admin, auth, console, openapi, requests
 from sumika.serving.access import Table, by_a_person, not_this_way, nothing_here
+from sumika.serving.auth import Authenticator
+from sumika.serving.browser_sessions import BrowserSessions
 from sumika.serving.bulk.service import Bulk
 from sumika.serving.cache_salt import CacheSalts
 from sumika.serving.clerk import Clerk, ClerkProcess
@@ -35,7 +37,7 @@ from sumika.serving.console.sign_in import KeyHolders
 from sumika.serving.directory import Directory, Route
 from sumika.serving.drain import Drain, draining
 from sumika.serving.front import Edge, Front
-from sumika.serving.gate import Gate, SessionAuthenticator
+from sumika.serving.gate import Gate
 from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
 from sumika.serving.last_used import LastUsed
@@ -49,6 +51,7 @@ from sumika.serving.oidc.fetching import Outside
 from sumika.serving.oidc.provider import Provider
 from sumika.serving.oidc.ticket import Tickets
 from sumika.serving.operations import OPERATIONS
+from sumika.serving.ownership import Ownership
 from sumika.serving.placing import Placing, resolve
 from sumika.serving.proxy import Timeouts, Upstream
 from sumika.serving.quarantine import Quarantine
@@ -56,6 +59,7 @@ from sumika.serving.recording import Recorder
 from sumika.serving.replies import error_response
 from sumika.serving.suspects import Suspects
 from sumika.serving.throughput import Throughput
+from sumika.serving.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
     from sumika.serving.limiting.shared import SharedLedger
@@ -137,6 +141,8 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
                 await tracing.close()
 
     pages, known = Pages(), KeyAuthenticator(lambda: directory.snapshot.keys, used)
+    people = TokenAuthenticator(providers, lambda: directory.snapshot.teams)
+    browsers, wrong, ownership = BrowserSessions(settings.oidc, store, settings.layout.login_key), WrongKeys(), Ownership(store)
 
     def answer(error: SumikaError, scope: Scope) -> Response:
         """To people as a page, to programs as OpenAI's clients expect it."""
@@ -147,11 +153,13 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
         gate = Gate(
             inside,
             table=Table(),
-            tokens=[known, TokenAuthenticator(providers)],
-            sessions=SessionAuthenticator(lambda held: browser_sessions.find(settings.oidc, store, held)),
+            tokens=[known, people],
+            sessions=browsers,
             origin=settings.oidc.public_url,
+            owned=ownership.check,
             refused=lambda status: metrics.requests.labels(UNKNOWN, str(status)).inc(),
             answer=answer,
+            wrong=wrong,
         )
         return Edge(gate, drain, recorder.refused.count, lambda scope, error: answer(_told(scope, error), scope))
 
@@ -164,15 +172,16 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
         app.direct(operation.path, Inference(gateway, operation))
     _add_models(app, gateway)
     _add_document(app)
-    _add_operations(app, gateway)
+    _add_operations(app, gateway, [known, people])
     app.include_router(exposing.router(gateway, store, settings.layout))
     administering = admin.router(store, settings)
     app.include_router(administering)
     app.include_router(
-        console.router(pages, Api(administering), settings.oidc, KeyHolders(known, store)), include_in_schema=False
+        console.router(pages, Api(administering, ownership), settings.oidc, KeyHolders(known, browsers, wrong)),
+        include_in_schema=False,
     )
     bulk.add_to(app)
-    app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store))
+    app.include_router(login.router(settings.oidc, providers, Tickets(settings.layout.login_key), store, browsers))
     _add_errors(app, answer)
     return app
 
@@ -227,7 +236,7 @@ def _add_document(app: FastAPI) -> None:
         return JSONResponse(made())
 
 
-def _add_operations(app: FastAPI, gateway: Gateway) -> None:
+def _add_operations(app: FastAPI, gateway: Gateway, tokens: Sequence[Authenticator]) -> None:
     directory = gateway.directory
 
     @app.get("/health/live")
@@ -236,15 +245,17 @@ def _add_operations(app: FastAPI, gateway: Gateway) -> None:
         return {"status": "alive"}
 
     @app.get("/health/ready")
-    async def ready(model: str | None = None) -> dict[str, str]:
-        """Whether traffic should come: some alias (or `model`) has an engine that is ready, or steps aside for a moment.
+    async def ready(request: Request, model: str | None = None) -> dict[str, str]:
+        """Whether traffic should come: some alias has an engine that is ready, or steps aside for a moment. Of one `model` only who
+        may use it is told; for whoever shows no valid key it is not looked at, so that nobody finds out what aliases there are.
 
         It should also while the store is unavailable: requests are answered by the last snapshot. `store` says so.
         """
         if gateway.drain.begun:
             raise draining()
         snapshot = directory.snapshot
-        routes = [r for r in snapshot.routes.values() if model is None or r.alias == model]
+        who = None if model is None else await auth.identify(request.scope, tokens)
+        routes = [r for r in snapshot.routes.values() if who is None or (r.alias == model and who.may_use(r.alias))]
         is_ready = any(snapshot.ready_engines(route.main) or snapshot.changing(route.main.base_id) for route in routes)
         if not is_ready:
             raise SumikaError(

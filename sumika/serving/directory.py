@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sumika.models import aliases, clock, controls, engines, keys, limits, moves, registry, tasks
+from sumika.models import aliases, clock, controls, engines, keys, limits, moves, registry, tasks, teams
 from sumika.models.aliases import Alias
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
@@ -80,6 +80,8 @@ class Snapshot:
     # When it must be read again, whatever the revision (seconds of the epoch): a key ends.
     until: float = float("inf")
     limits: Mapping[Subject, Limits] = field(default_factory=dict)
+    # The ids of teams by name.
+    teams: Mapping[str, str] = field(default_factory=dict)
 
     def ready_engines(self, target: Target) -> list[EngineRow]:
         """Engines that are ready and hold what `target` needs."""
@@ -207,7 +209,8 @@ class Directory:
                 by_base[engine.base_id].append(engine)
             valid = known_keys.known(keys.list_all(connection), datetime.now(UTC))
             rows_by_base = {base: tuple(rows) for base, rows in by_base.items()}
-            return Snapshot(now, routes, rows_by_base, valid, known_keys.first_end(valid), limits.list_all(connection))
+            ends = known_keys.first_end(valid)
+            return Snapshot(now, routes, rows_by_base, valid, ends, limits.list_all(connection), teams.ids(connection))
 
 
 def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:

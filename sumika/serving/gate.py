@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,7 @@ from sumika.serving.auth import Authenticator
 from sumika.serving.media_types import check_json, media_type
 from sumika.serving.proxy import ClientGone, read_body
 from sumika.serving.replies import error_response
+from sumika.serving.wrong_keys import WrongKeys
 
 # Nothing that administers is longer.
 _MOST_BYTES = 64 * 1024
@@ -26,6 +27,8 @@ _BODY_TIMEOUT_S = 10.0
 # Within this a worker would not have learnt of a revocation either.
 _CONFIRMED_AFTER_S = 0.05
 _SAFE = ("GET", "HEAD", "OPTIONS")
+# A body that comes with its headers is there by then.
+_SOON_S = 0.2
 SESSION_COOKIE = "__Host-sumika"
 
 
@@ -33,7 +36,8 @@ class Gate:
     """Lets through to `app` what the table allows, with `scope["state"]["principal"]`; answers the rest itself.
 
     `tokens` know what comes as a Bearer token, `sessions` what a browser holds as a cookie, which opens what `Rule.by_session` says.
-    `origin`: where our own pages lie (`https://ai.example.co.jp`). `refused` is told of each status given here, `answer` words it.
+    `origin`: where our own pages lie (`https://ai.example.co.jp`). `owned` holds what a path names against who asks
+    (`ownership.py`). `refused` is told of each status given here, `answer` words it.
     """
 
     def __init__(
@@ -43,15 +47,19 @@ class Gate:
         tokens: Sequence[Authenticator],
         sessions: Authenticator,
         origin: str | None,
+        owned: Callable[[Principal, Rule, str], Awaitable[None]],
         refused: Callable[[int], None],
         answer: Callable[[SumikaError, Scope], ASGIApp] = error_response,
+        wrong: WrongKeys | None = None,
     ) -> None:
         self._app = app
         self._table = table
         self._tokens = tokens
         self._sessions = sessions
         self._origin = origin
+        self._owned = owned
         self._refused = refused
+        self._wrong = wrong or WrongKeys()
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,11 +86,24 @@ class Gate:
         rule = self._table.find(scope["method"], scope["path"])
         if rule.endpoint is None:
             return receive
-        principal = await self._let(scope, rule)
+        try:
+            principal = await self._let(scope, rule)
+        except SumikaError as error:
+            raise await self._refusal(error, scope, receive) from None
         if rule.takes_json:
             check_json(scope["headers"])
         confirmed = self._confirming(scope, receive, rule)
-        return await _with_fields(scope, confirmed, rule, principal) if rule.looks_inside else confirmed
+        readable = await _with_fields(scope, confirmed, rule, principal) if rule.looks_inside else confirmed
+        await self._owned(principal, rule, scope["path"])
+        return readable
+
+    async def _refusal(self, error: SumikaError, scope: Scope, receive: Receive) -> SumikaError:
+        """The same error; for a wrong key later where many came, and saying so where the key stands in the wrong place."""
+        if error.status != 401:
+            return error
+        if any(name in (b"authorization", b"x-api-key", b"cookie") for name, _ in scope["headers"]):
+            await self._wrong.slow(scope)
+        return auth.in_the_wrong_place() if await _misplaced(scope, receive) else error
 
     async def _let(self, scope: Scope, rule: Rule) -> Principal:
         principal = scope["state"]["principal"] = await self._who(scope, rule)
@@ -144,6 +165,19 @@ def _session(scope: Scope) -> str | None:
     return None if any(name == b"authorization" for name, _ in scope["headers"]) else session_of(scope)
 
 
+async def _misplaced(scope: Scope, receive: Receive) -> bool:
+    """Whether a key stands in the query, or in the part of the body that is there already: nobody waits for the rest."""
+    if auth.misplaced(scope["query_string"]):
+        return True
+    if scope["method"] in _SAFE or any(name == b"expect" for name, _ in scope["headers"]):
+        return False
+    try:
+        message = await asyncio.wait_for(receive(), _SOON_S)
+    except TimeoutError:
+        return False
+    return auth.misplaced(message.get("body", b"")[:_MOST_BYTES])
+
+
 async def _with_fields(scope: Scope, receive: Receive, rule: Rule, principal: Principal) -> Receive:
     """The body, read and looked through, to be read again by the handler."""
     given = [name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)]
@@ -186,13 +220,3 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return read
-
-
-class SessionAuthenticator:
-    """What a browser holds, looked up in the store: rare enough, and signing out then counts at once everywhere."""
-
-    def __init__(self, find: Callable[[str], Principal | None]) -> None:
-        self._find = find
-
-    async def identify(self, token: str) -> Principal | None:
-        return await asyncio.to_thread(self._find, token)

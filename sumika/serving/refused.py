@@ -16,7 +16,7 @@ from sumika.models.principals import Principal
 MOST = 64
 _OTHERS = Actor("peer:others")
 _STATUSES = (401, 403)
-_CODES = ("sign_in_failed",)
+_CODES = ("sign_in_failed", "too_many_wrong_keys")
 
 
 class Refused:

@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sumika.models import runfiles
+from sumika.models import principals, runfiles
 from sumika.models.errors import SumikaError
-from sumika.models.principals import Principal
+from sumika.models.principals import Principal, Sensitivity
 from sumika.serving.threads import to_end
 
 _COMMAND = (sys.executable, "-m", "sumika.cli.main", "finetune", "enqueue")
@@ -48,10 +48,10 @@ class Submitting:
         self._places: dict[str, asyncio.Lock] = {}
         self._asked: Counter[str] = Counter()
 
-    async def submit(self, config: str, priority: int, who: Principal) -> dict[str, Any]:
+    async def submit(self, config: str, priority: int, who: Principal, sensitivity: Sensitivity) -> dict[str, Any]:
         """The job's row. Raises SumikaError as the check does; `too_many_checks` (429); `check_exceeded`, past its time or
         memory; `check_failed` (500), where it died otherwise."""
-        return await self._run({"config": config, "priority": priority, "submit": True}, who)
+        return await self._run({"config": config, "priority": priority, "submit": True, "sensitivity": sensitivity}, who)
 
     async def check(self, config: str, who: Principal) -> dict[str, Any]:
         """What the job would take, and warnings. Raises SumikaError as `submit`."""
@@ -59,8 +59,7 @@ class Submitting:
 
     async def _run(self, asked: dict[str, Any], who: Principal) -> dict[str, Any]:
         workspace = f"{runfiles.WORKSPACE}{secrets.token_hex(8)}"
-        sender = {"owner": who.owner, "team": who.team, "sensitivity": who.scopes.sensitivity}
-        told = json.dumps(asked | {"by": [who.id, who.role], "sender": sender, "workspace": workspace}).encode()
+        told = json.dumps(asked | {"by": [who.id, who.role], "who": principals.as_json(who), "workspace": workspace}).encode()
         async with self._place(who.owner):
             try:
                 answer = await _ended(told)

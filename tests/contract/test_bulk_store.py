@@ -13,12 +13,12 @@ from sumika.models.orders import Asked
 from sumika.models.principals import Principal
 from sumika.models.store import Store
 
-WHO = Principal("k1", "batcher", "engineer", "soumu")
-OTHER = Principal("k2", "other", "engineer", "eigyo")
+WHO = Principal("k1", "batcher", "engineer", "soumu", team_id="team-1")
+OTHER = Principal("k2", "other", "engineer", "eigyo", team_id="team-2")
 
 
 def add(store: Store, purpose: Purpose = "batch", who: Principal = WHO, expires_s: int | None = None) -> File:
-    file = files.made(who.owner, who.id, purpose, "in.jsonl", 7, "0" * 64, expires_s)
+    file = files.made(who.owner, who.id, purpose, "in.jsonl", 7, "0" * 64, expires_s, "internal")
     with store.write() as connection:
         files.add(connection, file)
     return file
@@ -35,12 +35,12 @@ def test_files_are_paged_for_their_owner(store: Store) -> None:
     made = [add(store, "batch" if n % 2 else "fine-tune") for n in range(6)]
     add(store, who=OTHER)
     with store.read() as connection:
-        newest = files.page(connection, WHO.owner, None, after="", limit=4, newest_first=True)
-        rest = files.page(connection, WHO.owner, None, after=newest[-1].id, limit=4, newest_first=True)
+        newest = files.page(connection, WHO, None, after="", limit=4, newest_first=True)
+        rest = files.page(connection, WHO, None, after=newest[-1].id, limit=4, newest_first=True)
         assert newest + rest == made[::-1]
-        assert files.page(connection, WHO.owner, "batch", after="", limit=9, newest_first=False) == made[1::2]
+        assert files.page(connection, WHO, "batch", after="", limit=9, newest_first=False) == made[1::2]
         assert files.stored_bytes(connection, WHO.owner) == 42 and files.stored_bytes(connection, "team:nobody") == 0
-        for call in (lambda: files.get(connection, OTHER.owner, made[0].id), lambda: files.get(connection, WHO.owner, "file-x")):
+        for call in (lambda: files.get(connection, OTHER, made[0].id), lambda: files.get(connection, WHO, "file-x")):
             with pytest.raises(SumikaError, match="There is no file"):
                 call()
 
@@ -50,7 +50,7 @@ def test_expired_file_is_gone_at_once_and_listed_to_be_removed(store: Store) -> 
     with store.read() as connection:
         assert files.expired(connection) == [file]
         with pytest.raises(SumikaError):
-            files.get(connection, WHO.owner, file.id)
+            files.get(connection, WHO, file.id)
     held = add(store, expires_s=-1)
     batch_of(store, held)
     with store.read() as connection:
@@ -90,25 +90,25 @@ def test_open_batches_are_bounded_and_paged(store: Store, monkeypatch: pytest.Mo
         batch_of(store, file)
     assert told.value.status == 429
     with store.read() as connection:
-        first = batches.page(connection, WHO.owner, after="", limit=2)
-        assert first + batches.page(connection, WHO.owner, after=first[-1].id, limit=2) == made[::-1]
-        assert batches.page(connection, OTHER.owner, after="", limit=9) == []
+        first = batches.page(connection, WHO, after="", limit=2)
+        assert first + batches.page(connection, WHO, after=first[-1].id, limit=2) == made[::-1]
+        assert batches.page(connection, OTHER, after="", limit=9) == []
 
 
 def test_order_holds_its_files_until_it_was_prepared(store: Store, home: Home) -> None:
     file = add(store, "fine-tune")
     asked = Asked("pets", "tiny@1", file.id, None, "dpo", 3, epochs=2, beta=0.1)
     made = [
-        orders.submit(store, home, asked, owner=WHO.owner, creator=WHO.id, metadata={"案件": "A"} if n else None, by=SYSTEM)
+        orders.submit(store, home, asked, WHO, sensitivity="internal", metadata={"案件": "A"} if n else None, by=SYSTEM)
         for n in range(3)
     ]
     with store.read() as connection:
-        assert orders.page(connection, WHO.owner, after="", limit=9) == made[::-1] and made[1].metadata == {"案件": "A"}
-        assert orders.page(connection, WHO.owner, after=made[1].id, limit=9) == made[:1]
+        assert orders.page(connection, WHO, after="", limit=9) == made[::-1] and made[1].metadata == {"案件": "A"}
+        assert orders.page(connection, WHO, after=made[1].id, limit=9) == made[:1]
         assert made[0].metadata is None and made[0].asked == orders.read(home.runs / made[0].job.run) == asked
         assert orders.files_in_use(connection) == {file.id}
         with pytest.raises(SumikaError):
-            orders.get(connection, OTHER.owner, made[0].id)
+            orders.get(connection, OTHER, made[0].id)
     for order in made[:2]:
         with store.write() as connection:
             claimed = jobs.claim(connection, order.job, "w", None)

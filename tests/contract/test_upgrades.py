@@ -34,17 +34,19 @@ ROWS: dict[str, dict[str, Any]] = {
     "leases": {"name": "supervisor", "holder": "gone", "token": 7, "until": AT},
     "gateways": {"id": "g1", "pid": 1, "seen_revision": 1, "running": {}, "waiting": {}, "beat_at": AT},
     "scales": {"base": "base", "replicas": 2, "actor": "me", "changed_at": AT},
-    "jobs": {"id": 1, "name": "faq", "run": "r1", "state": "done", "priority": 0, "actor": "me", "memory": 2**40, "attempts": 1, "asked_at": AT},
+    "jobs": {"id": 1, "name": "faq", "run": "r1", "state": "done", "priority": 0, "actor": "me", "memory": 2**40, "attempts": 1, "asked_at": AT,
+             "owner": "operator", "sensitivity": "confidential"},
     "audit": {"seq": 1, "at": AT, "actor": "me", "role": "operator", "action": "key.create", "object": "k1", "outcome": "ok", "reason": "",
               "details": "{}", "prev": "0" * 64, "hash": "1" * 64},
     "audit_contents": {"seq": 1, "sealed": b"\0\xff"},
-    "teams": {"name": "sales", "title": "営業", "created_at": AT},
+    "teams": {"name": "sales", "title": "営業", "created_at": AT, "id": "team-1"},
     "sessions": {"hash": "s" * 64, "principal": "p", "name": "n", "role": "app", "team": "sales", "began_at": AT, "seen_at": AT},
     "usage": {"request": "q1", "at": AT, "key": "k1", "team": None, "alias": "faq", "version": "base@1", "endpoint": "chat", "status": 200, "code": "",
               "partial": False, "prompt_tokens": 3, "duration_ms": 9},
     "usage_totals": {"month": "2026-11", "kind": "key", "name": "k1", "requests": 1, "tokens": 2**40},
     "limits": {"kind": "team", "name": "sales", "requests_per_minute": 60, "weight": 3, "priority": "batch", "changed_at": AT},
-    "files": {"id": "f1", "owner": "sales", "creator": "k1", "purpose": "batch", "name": "入力.jsonl", "bytes": 2**40, "sha256": "a" * 64, "created_at": AT},
+    "files": {"id": "f1", "owner": "sales", "creator": "k1", "purpose": "batch", "name": "入力.jsonl", "bytes": 2**40, "sha256": "a" * 64, "created_at": AT,
+              "sensitivity": "public"},
     "batches": {"id": "b1", "owner": "sales", "key": "k1", "state": "completed", "endpoint": "/v1/chat/completions", "input_id": "f1",
                 "sensitivity": "internal", "language": "ja", "metadata": {"a": "b"}, "total": 1, "done": 1, "failed": 0, "created_at": AT, "expires_at": AT},
     "orders": {"id": "o1", "owner": "sales", "job_id": 1, "asked": {"model": "base"}, "created_at": AT},
@@ -254,3 +256,41 @@ def test_schema_stays_where_no_copy_can_be_made(tmp_path: Path, monkeypatch: pyt
                 opened.migrate()
         assert told.value.code == "no_copy" and "No space" in told.value.en and schema_of(opened) == "0003"
     assert {path.name for path in tmp_path.iterdir()} <= {"sumika.db", "sumika.db-wal", "sumika.db-shm"}
+
+
+def test_owners_become_the_teams_that_bear_their_names_now(opened: Store) -> None:
+    """What is older than its team was another's of the same name, and stays with administrators."""
+    before, since, after = (f"2026-11-{day}T00:00:00.000000Z" for day in (10, 15, 20))
+    key = ROWS["keys"] | {"role": "engineer", "previous_hash": None, "previous_until": None}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "teams": [{"name": "sales", "title": "営業", "created_at": since}],
+        "keys": [key | {"id": "k1", "created_at": after}, key | {"id": "k0", "hash": "0" * 64, "created_at": before}],
+        "files": [ROWS["files"] | {"id": f"f{at[8:10]}", "owner": f"team:{team}", "created_at": at}
+                  for team, at in (("sales", before), ("sales", after), ("gone", since))],
+        "versions": [ROWS["versions"], ROWS["versions"] | {"id": 2, "name": "faq", "kind": "adapter", "base_id": 1, "folder": "faq/1"}],
+        "aliases": [ROWS["aliases"], ROWS["aliases"] | {"name": "chat"}],
+        "moves": [ROWS["moves"] | {"actor": "k1"}, ROWS["moves"] | {"id": 2, "alias": "chat", "actor": "cli:me"}],
+        "jobs": [ROWS["jobs"] | {"id": n, "run": f"r{n}", "actor": actor, "version": version}
+                 for n, actor, version in ((1, "k1", "faq@1"), (2, "cli:me", None), (3, "oidc:company:x", None), (4, "k0", None))],
+        "orders": [ROWS["orders"] | {"owner": "team:sales", "job_id": 4, "asked": {"name": "mail"}, "created_at": after}],
+    }  # fmt: skip
+    with opened.migrating() as (connection, config):
+        command.upgrade(config, "0007")
+        for table in tables(connection):
+            for row in rows.get(table.name, []):
+                connection.execute(insert(table).values({name: value for name, value in row.items() if name in table.columns}))
+    opened.migrate()
+
+    def column(name: str, of: str, by: str = "id") -> dict[Any, Any]:
+        with opened.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(text(f"select {by}, {name} from {of}"))}  # noqa: S608
+
+    team = column("id", "teams", "name")["sales"]
+    assert team.startswith("team-") and column("team_id", "keys") == {"k1": team, "k0": None}
+    assert column("owner", "files") == {"f10": "team:sales", "f20": team, "f15": "team:gone"}
+    assert column("owner", "jobs") == {1: team, 2: "operator", 3: "key:oidc:company:x", 4: team}
+    assert column("alias", "jobs") == {1: None, 2: None, 3: None, 4: "mail"}
+    assert column("owner", "versions") == {1: None, 2: team} and column("owner", "aliases", "name") == {"faq": team, "chat": None}
+    with opened.migrating() as (connection, config):
+        upgrades.downgrade(connection, config, "0007")
+    assert column("owner", "files") == {"f10": "team:sales", "f20": "team:sales", "f15": "team:gone"}

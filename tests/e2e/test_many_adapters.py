@@ -112,7 +112,7 @@ def test_deleted_folder_costs_its_own_alias_only_and_heals_when_it_is_back(
     push_out(client, voices, [WORDS[-1]])
     shutil.move(folder, tmp_path / "kept")
     ready = real.url.replace("/v1", f"/health/ready?model={lost.ref.name}")
-    until(lambda: httpx.get(ready).status_code == 503, what="the missing files are noticed")
+    until(lambda: httpx.get(ready, headers=client.headers).status_code == 503, what="the missing files are noticed")
     refusal = ask(client, lost)
     assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "model_not_ready")
     push_out(client, voices, [WORDS[-1]])

@@ -108,7 +108,8 @@ def test_adapter_whose_files_are_gone_is_refused_alone_and_served_again_when_the
     stack.deploy("mail", other)
     before, folder = stack.engine_of(base), stack.settings.layout.artifacts / adapter.folder
     folder.rename(stack.work / "kept")
-    until(lambda: httpx.get(f"{stack.url}/health/ready?model=faq").status_code == 503, what="the missing files are noticed")
+    with stack.client() as client:
+        until(lambda: client.get("/health/ready?model=faq").status_code == 503, what="the missing files are noticed")
     assert stack.chat("faq").status_code == 503
     assert stack.chat("mail").status_code == 200
     (stack.work / "kept").rename(folder)

@@ -30,6 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     started.base()
     with started.store.write() as connection:
         teams.create(connection, "kaihatsu", "開発部")
+        teams.create(connection, "eigyo", "営業部")
     yield started
     finish(started)
 
@@ -88,13 +89,16 @@ def test_job_goes_from_files_to_a_registered_version(client: openai.OpenAI, stac
 def test_list_is_paged_and_another_teams_job_is_not_there(client: openai.OpenAI, stack: Stack) -> None:
     ids = [order(client, "quick").id for _ in range(3)]
     assert [job.id for job in client.fine_tuning.jobs.list(limit=2)][:3] == ids[::-1]
-    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.admin_key, max_retries=0) as admin:
-        assert list(admin.fine_tuning.jobs.list()) == []
-        for act in (admin.fine_tuning.jobs.retrieve, admin.fine_tuning.jobs.cancel, admin.fine_tuning.jobs.list_events):
+    stranger, _ = stack.new_key(role="engineer", team="eigyo")
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stranger, max_retries=0) as other:
+        assert list(other.fine_tuning.jobs.list()) == []
+        for act in (other.fine_tuning.jobs.retrieve, other.fine_tuning.jobs.cancel, other.fine_tuning.jobs.list_events):
             with pytest.raises(openai.NotFoundError):
                 act(ids[0])
         with pytest.raises(openai.NotFoundError):
-            admin.fine_tuning.jobs.create(model="base", training_file=client.fine_tuning.jobs.retrieve(ids[0]).training_file)
+            other.fine_tuning.jobs.create(model="base", training_file=client.fine_tuning.jobs.retrieve(ids[0]).training_file)
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.admin_key, max_retries=0) as admin:
+        assert admin.fine_tuning.jobs.retrieve(ids[0]).id == ids[0]
     for job_id in ids:
         over(client, client.fine_tuning.jobs.retrieve(job_id))
 

@@ -147,9 +147,20 @@ def test_metrics_need_an_administrators_key(stack: Stack) -> None:
 
 
 def test_health_tells_by_model_whether_it_is_ready(stack: Stack) -> None:
-    assert httpx.get(f"{stack.url}/health/ready").status_code == 200
-    assert httpx.get(f"{stack.url}/health/ready", params={"model": "talk"}).status_code == 200
-    assert httpx.get(f"{stack.url}/health/ready", params={"model": "nope"}).status_code == 503
+    with stack.client() as client:
+        assert client.get("/health/ready", params={"model": "talk"}).status_code == 200
+        assert client.get("/health/ready", params={"model": "nope"}).status_code == 503
+    scoped, _ = stack.new_key(aliases=["other"])
+    with stack.client(scoped) as client:
+        assert client.get("/health/ready", params={"model": "talk"}).status_code == 503, "as one that is not there"
+
+
+def test_health_tells_nobody_without_a_key_what_models_there_are(stack: Stack) -> None:
+    for headers in ({}, {"authorization": "Bearer sk-sumika-wrong"}):
+        answers = [
+            httpx.get(f"{stack.url}/health/ready", params=p, headers=headers) for p in ({}, {"model": "talk"}, {"model": "nope"})
+        ]
+        assert {(answer.status_code, answer.content) for answer in answers} == {(200, b'{"status":"ready"}')}
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -19,6 +19,7 @@ from sumika.models.actor import SYSTEM
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.orders import Asked, Order
+from sumika.models.principals import Principal
 from sumika.models.settings import EngineSettings
 from sumika.models.shelf import Shelf
 from sumika.models.store import Store
@@ -45,6 +46,7 @@ def pair(question: str, better: str, worse: str) -> dict[str, Any]:
     }
 
 
+WHO = Principal("k", "k", "engineer", "x", team_id="team-x")
 SFT = [turn(f"{n}番の動物は？", tiny_llama.ANSWERS[n % 8], weight=1) for n in range(20)]
 DPO = [pair(f"{n}番の動物は？", tiny_llama.ANSWERS[n % 8], tiny_llama.ANSWERS[(n + 1) % 8]) for n in range(20)]
 
@@ -66,7 +68,7 @@ class Bench:
         held = None if validation is None else self.file(validation)
         wanted = Asked(**{"name": "pets", "model": "tiny@1", "method": "supervised", "seed": 3, "training_file": self.file(training),
                           "validation_file": held} | asked)  # fmt: skip
-        made = orders.submit(self.store, self.home, wanted, owner="team:x", creator="k", metadata=None, by=SYSTEM)
+        made = orders.submit(self.store, self.home, wanted, WHO, sensitivity="internal", metadata=None, by=SYSTEM)
         return made, self.home.runs / made.job.run
 
     def prepared(self, training: Any, validation: Any = None, rank: Any = 16, **asked: Any) -> tuple[Path, jobs.JobConfig]:
@@ -149,6 +151,7 @@ def test_prepared_order_trains_and_is_told_as_it_ended(bench: Bench, method: Any
     ordered.prepare(folder, bench.store, bench.home, EngineSettings())
     version = pipeline.run(jobs.load(folder / runfiles.CONFIG), bench.store, bench.home, Console(quiet=True), folder)
     assert version.ref.name == "pets" and version.base is not None and str(version.base) == "tiny@1"
+    assert version.owner == WHO.owner, "the version is the job's team's"
     with bench.store.write() as connection:
         job = queue.claim(connection, made.job, "w", None)
         assert job is not None
@@ -156,7 +159,7 @@ def test_prepared_order_trains_and_is_told_as_it_ended(bench: Bench, method: Any
         job = queue.claim(connection, queue.get(connection, job.id), "w", None)
         assert job is not None
         queue.end(connection, job, "done" if version.gate == "passed" else "refused", version=str(version.ref))
-        order = orders.get(connection, "team:x", made.id)
+        order = orders.get(connection, WHO, made.id)
     told = FineTuningJob.model_validate(tunings.shown(order, folder, "ja"))
     assert told.status == ("succeeded" if version.gate == "passed" else "failed") and told.finished_at
     assert told.fine_tuned_model == (str(version.ref) if version.gate == "passed" else None)

@@ -114,14 +114,14 @@ def test_any_order_of_coming_and_leaving_keeps_the_count() -> None:
 
 
 def principal(team: str | None = None) -> Principal:
-    return Principal("k1", "bot", "app", team)
+    return Principal("k1", "bot", "app", team, team_id=team and f"team-{team}")
 
 
 def test_nobody_is_more_urgent_than_they_may_be() -> None:
     known = {("key", "k1"): Limits(priority="batch", weight=2), ("team", "hr"): Limits(weight=5)}
     assert turns.turn({}, principal(), "interactive", 1).priority == "interactive"
     assert turns.turn({}, principal(), "batch", 1).priority == "batch"
-    assert turns.turn(known, principal("hr"), "interactive", 1) == Turn("batch", "team:hr", "k1", 1, 5, 2)  # type: ignore[arg-type]
+    assert turns.turn(known, principal("hr"), "interactive", 1) == Turn("batch", "team-hr", "k1", 1, 5, 2)  # type: ignore[arg-type]
     assert turns.turn({("team", "hr"): Limits(priority="batch")}, principal("hr"), "interactive", 1).priority == "batch"
 
 

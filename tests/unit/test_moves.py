@@ -168,3 +168,28 @@ def test_alias_with_a_canary_is_not_removed(store: Store, three: list[Version]) 
         with pytest.raises(SumikaError) as told:
             aliases.remove(connection, "faq", actor="me", reason="")
         assert told.value.code == "canary_running"
+
+
+@pytest.mark.parametrize("way", ["rollback", "promote"])
+def test_way_back_or_on_to_a_version_that_failed_its_evaluation_asks_again(
+    store: Store, home: Home, three: list[Version], make_adapter: MakeAdapter, way: str
+) -> None:
+    bad = importing.import_adapter(
+        store, home, "faq", make_adapter("bad", seed=9), base=three[0].base or three[0].ref, max_lora_rank=16, gate="refused"
+    )
+    with store.write() as connection:
+        if way == "rollback":
+            for version in (bad, three[0]):
+                asked = aliases.ask_deploy(connection, "faq", version, actor="chief", reason="known", override=True)
+                aliases.finish(connection, asked, None)
+        else:
+            aliases.finish(connection, aliases.ask_deploy(connection, "faq", three[0], actor="me", reason=""), None)
+            asked = aliases.ask_canary(connection, "faq", bad, 10, actor="chief", reason="known", override=True)
+            aliases.finish(connection, asked, None)
+    ask = aliases.ask_rollback if way == "rollback" else aliases.ask_promote
+    for said in ({}, {"override": True}):  # an override needs its reason
+        with store.write() as connection, pytest.raises(SumikaError) as told:
+            ask(connection, "faq", actor="me", reason="", **said)
+        assert told.value.code == "gate_refused"
+    with store.write() as connection:
+        assert ask(connection, "faq", actor="chief", reason="known", override=True).to_ref == bad.ref

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from sumika.models import clock, sessions
+from sumika.models import clock, sessions, teams
 from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
 from sumika.models.errors import SumikaError
@@ -20,6 +20,7 @@ from sumika.models.oidc_settings import Grant, IssuerSettings, OidcSettings
 from sumika.models.settings import Settings
 from sumika.models.store import Store
 from sumika.serving.app import create_app
+from sumika.serving.browser_sessions import secret_of
 from tests.oidc_issuer import AUDIENCE, CONSOLE, Issuer
 
 OURS = "https://ai.example.co.jp"
@@ -78,6 +79,8 @@ def told(store: Store) -> list[tuple[str, str, str]]:
 
 
 async def test_person_signs_in_acts_and_signs_out(browser: httpx.AsyncClient, issuer: Issuer, store: Store) -> None:
+    with store.write() as connection:
+        teams.create(connection, "dx")
     asked = await begun(browser, next="/console/models")
     assert {
         "response_type": "code", "client_id": CONSOLE, "redirect_uri": f"{OURS}/auth/callback", "code_challenge_method": "S256",
@@ -86,7 +89,8 @@ async def test_person_signs_in_acts_and_signs_out(browser: httpx.AsyncClient, is
     assert (answer.status_code, answer.headers["location"]) == (303, "/console/models")
     cookie = next(line for line in answer.headers.get_list("set-cookie") if line.startswith(f"{SESSION}="))
     assert all(flag in cookie for flag in ("HttpOnly", "Secure", "SameSite=lax", "Path=/")) and "Domain" not in cookie
-    secret = browser.cookies[SESSION]
+    cookie = browser.cookies[SESSION]
+    secret = secret_of(cookie)
     with store.read() as connection:
         row = connection.execute(text("select * from sessions")).one()
     assert secret not in str(row) and sessions.hashed(secret) in row and len(secret) >= 43
@@ -96,7 +100,7 @@ async def test_person_signs_in_acts_and_signs_out(browser: httpx.AsyncClient, is
     assert (await browser.get("/metrics")).status_code == 401
     assert (await browser.post("/v1/chat/completions", json={})).status_code == 403  # not from our own page
     assert (await browser.post("/auth/logout", headers={"origin": OURS})).status_code == 204
-    browser.cookies.set(SESSION, secret, domain="ai.example.co.jp")
+    browser.cookies.set(SESSION, cookie, domain="ai.example.co.jp")
     assert code(await browser.get("/admin/v1/me")) == (401, "invalid_api_key")
     acts = [(action, outcome) for action, outcome, actor in told(store) if actor == "oidc:company:5f1c0a3e"]
     assert acts == [("session.begin", "done"), ("session.end", "done")]

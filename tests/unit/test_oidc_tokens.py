@@ -29,6 +29,10 @@ GRANTS = [
 ]
 
 
+# Those that are there, by name.
+TEAMS = {"dx": "team-1", "soumu": "team-2"}
+
+
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[Issuer]:
     """With the keys of all tests, which are slow to make."""
@@ -59,12 +63,23 @@ async def outside() -> AsyncIterator[Outside]:
 
 @pytest.fixture
 def who(issuer: Issuer, outside: Outside) -> TokenAuthenticator:
-    return TokenAuthenticator([Provider(settings(issuer), outside)])
+    return TokenAuthenticator([Provider(settings(issuer), outside)], lambda: TEAMS)
+
+
+async def test_team_that_is_not_there_is_nobodys_and_a_new_one_of_its_name_is_another(issuer: Issuer, outside: Outside) -> None:
+    teams: dict[str, str] = {}
+    who, token = TokenAuthenticator([Provider(settings(issuer), outside)], lambda: teams), issuer.token()
+    found = await who.identify(token)
+    assert found is not None and (found.team, found.owner) == (None, "key:oidc:company:5f1c0a3e")
+    for made in ("team-1", "team-2"):  # the same token, believed from before
+        teams["dx"] = made
+        found = await who.identify(token)
+        assert found is not None and (found.team, found.owner) == ("dx", made)
 
 
 async def test_token_in_keycloaks_shape_is_a_principal(issuer: Issuer, who: TokenAuthenticator) -> None:
     found = await who.identify(issuer.token())
-    assert found == Principal("oidc:company:5f1c0a3e", "sato", "engineer", "dx")
+    assert found == Principal("oidc:company:5f1c0a3e", "sato", "engineer", "dx", team_id="team-1")
     both = issuer.claims(groups=["llm-engineers", "llm-admins"], aud=["account", AUDIENCE])
     assert (await who.identify(issuer.token(both, algorithm="ES256"))) == Principal("oidc:company:5f1c0a3e", "sato", "admin")
 
@@ -77,7 +92,7 @@ async def test_token_in_entra_ids_shape_is_a_principal(issuer: Issuer, outside: 
         required_claims={"tid": tenant, "ver": "2.0"},
         grants=[Grant(group=group, role="engineer", team="dx")],
     )
-    who = TokenAuthenticator([Provider(mine, outside)])
+    who = TokenAuthenticator([Provider(mine, outside)], lambda: TEAMS)
     claims = issuer.claims(
         typ=None,
         oid="aaaa-bbbb",
@@ -88,7 +103,9 @@ async def test_token_in_entra_ids_shape_is_a_principal(issuer: Issuer, outside: 
         name="佐藤 花子",
         preferred_username=None,
     )
-    assert await who.identify(issuer.token(claims)) == Principal("oidc:company:aaaa-bbbb", "佐藤 花子", "engineer", "dx")
+    assert await who.identify(issuer.token(claims)) == Principal(
+        "oidc:company:aaaa-bbbb", "佐藤 花子", "engineer", "dx", team_id="team-1"
+    )
     assert await who.identify(issuer.token(claims | {"tid": "another"})) is None
 
 
@@ -96,7 +113,9 @@ async def test_token_in_googles_shape_is_told_by_its_verified_address(issuer: Is
     claims = issuer.claims(
         typ=None, sub="110169484474386276334", groups=None, email="suzuki@example.co.jp", email_verified=True, hd="example.co.jp"
     )
-    assert await who.identify(issuer.token(claims)) == Principal("oidc:company:110169484474386276334", "sato", "app", "soumu")
+    assert await who.identify(issuer.token(claims)) == Principal(
+        "oidc:company:110169484474386276334", "sato", "app", "soumu", team_id="team-2"
+    )
 
 
 def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -12,7 +12,6 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sumika.finetune.data.files import KINDS, MOST_FILES, is_beside
@@ -20,7 +19,7 @@ from sumika.finetune.data.inputs import Inputs
 from sumika.models import files
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
-from sumika.models.principals import Sensitivity
+from sumika.models.principals import Principal, Sensitivity
 from sumika.models.shelf import RESERVE_BYTES, Shelf
 from sumika.models.store import Store
 
@@ -32,24 +31,17 @@ _UPLOAD = re.compile(r"file-[0-9a-f]{24}")
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sent a job: whose uploads it may name (`owner`), and whose folder (`team`)."""
-
-    owner: str
-    team: str | None
-    sensitivity: Sensitivity
-
-
 class NotThere(Exception):
     """Nothing that the sender may read; whether there is anything else is not told."""
 
 
 class Staging:
-    """`team_folders`: the folder that holds one for each team; None: uploads alone."""
+    """`team_folders`: the folder that holds one for each team; None: uploads alone. `sensitivities`: of the uploads copied."""
 
-    def __init__(self, store: Store, home: Home, team_folders: Path | None, sender: Sender) -> None:
-        self._store, self._home, self._team_folders, self._sender = store, home, team_folders, sender
+    def __init__(self, store: Store, home: Home, team_folders: Path | None, who: Principal) -> None:
+        self._store, self._home, self._team_folders = store, home, team_folders
+        self.who = who
+        self.sensitivities: list[Sensitivity] = []
         self._left = MOST_BYTES
 
     def stage(self, names: Mapping[str, Path], run: Path) -> tuple[Inputs, list[str]]:
@@ -88,7 +80,7 @@ class Staging:
         """One file that the sender's team uploaded. Who may read it is decided here alone."""
         try:
             with self._store.read() as connection:
-                file = files.get(connection, self._sender.owner, file_id)
+                file = files.get(connection, self.who, file_id)
             if file.purpose != "fine-tune":
                 raise SumikaError(
                     "wrong_purpose", f"{file.id} was uploaded for '{file.purpose}'; upload it with purpose 'fine-tune'.",
@@ -101,6 +93,7 @@ class Staging:
             if error.code == "not_found":
                 raise NotThere from None
             raise
+        self.sensitivities.append(file.sensitivity)
         suffix = Path(file.name).suffix.lower()
         target = folder / f"{file.id}{suffix if suffix in KINDS else '.jsonl'}"
         try:
@@ -112,7 +105,7 @@ class Staging:
     @contextmanager
     def _team_file(self, name: Path) -> Iterator[int]:
         """A descriptor of what lies at `name` in the team's folder: a regular file or a folder."""
-        team, parts = self._sender.team, PurePosixPath(name).parts
+        team, parts = self.who.team, PurePosixPath(name).parts
         if (
             self._team_folders is None
             or team is None

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 class Action(StrEnum):
     ALIAS_ABORT = "alias.abort"
+    ALIAS_ASSIGN = "alias.assign"
+    """An administrator gave it to a team, or to nobody."""
     ALIAS_CANARY = "alias.canary"
     ALIAS_DEPLOY = "alias.deploy"
     ALIAS_PROMOTE = "alias.promote"
@@ -47,6 +49,7 @@ class Action(StrEnum):
     KEY_ROTATE = "key.rotate"
     LIMITS_CLEAR = "limits.clear"
     LIMITS_SET = "limits.set"
+    MODEL_ASSIGN = "model.assign"
     MODEL_EXPORT = "model.export"
     MODEL_IMPORT = "model.import"
     MODEL_PULL = "model.pull"

@@ -8,18 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi import Path as InPath
 from pydantic import Field
 from sqlalchemy import Connection
 
 from sumika.models import audit, jobs, people, runfiles
 from sumika.models.audit import Action
+from sumika.models.errors import SumikaError
 from sumika.models.jobs import Job
 from sumika.models.principals import Principal
 from sumika.models.settings import DEFAULT_FILE, Settings
 from sumika.models.store import Store
 from sumika.serving.admin.asking import After, Asker, Body, Limit, actor, number, page
+from sumika.serving.sensitivity import check_sensitivity, said
 from sumika.serving.submitting import Submitting
 
 JobId = Annotated[int, InPath(ge=1, lt=2**31)]
@@ -45,9 +47,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
 def _add_submitting(routes: APIRouter, submitting: Submitting) -> None:
 
     @routes.post("", status_code=201)
-    async def submit(who: Asker, asked: NewJob) -> dict[str, Any]:
+    async def submit(who: Asker, asked: NewJob, request: Request) -> dict[str, Any]:
         """Checked first, as `sumika finetune check` does, in a process of its own; that may take half a minute."""
-        return await submitting.submit(asked.config, asked.priority, who)
+        _check_priority(who, asked.priority)
+        headers = request.scope["headers"]
+        check_sensitivity(who, headers)
+        return await submitting.submit(asked.config, asked.priority, who, said(headers))
 
     @routes.post("/check")
     async def check(who: Asker, asked: NewJob) -> dict[str, Any]:
@@ -62,9 +67,9 @@ def _add_submitting(routes: APIRouter, submitting: Submitting) -> None:
 
 def _add_watching(routes: APIRouter, store: Store, runs: Path) -> None:
     @routes.get("")
-    def list_jobs(limit: Limit = 50, after: After = "") -> dict[str, Any]:
+    def list_jobs(who: Asker, limit: Limit = 50, after: After = "") -> dict[str, Any]:
         with store.read() as connection:
-            rows = jobs.list_all(connection, limit + 1, number(after))
+            rows = jobs.list_all(connection, limit + 1, number(after), seen_by=who)
         return page(rows, limit, lambda job: job.id, lambda job: _shown(job, runs))
 
     @routes.get("/{job_id}")
@@ -105,6 +110,18 @@ def _add_ending(routes: APIRouter, store: Store, runs: Path) -> None:
     def resume(who: Asker, job_id: JobId) -> dict[str, Any]:
         with asked(who, Action.JOB_RESUME, job_id) as connection:
             return _shown(jobs.resume(connection, job_id), runs)
+
+
+def _check_priority(who: Principal, priority: int) -> None:
+    """Raises SumikaError `field_forbidden` (403): who goes before others is for administrators to say."""
+    if priority > 0 and who.role != "admin":
+        raise SumikaError(
+            "field_forbidden",
+            "priority: above 0 only an administrator may set it. Leave it out, or ask your administrator.",
+            "priority: 0 より大きい値を指定できるのは管理者だけです。省くか、管理者に依頼してください。",
+            status=403,
+            param="priority",
+        )
 
 
 def _shown(job: Job, runs: Path) -> dict[str, Any]:

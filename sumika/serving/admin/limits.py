@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import Connection
 
-from sumika.models import audit, clock, keys, limits
+from sumika.models import aliases, audit, clock, keys, limits
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError
 from sumika.models.limits import Limits, Priority
@@ -38,10 +39,11 @@ def router(store: Store) -> APIRouter:
     def list_limits(who: Asker, limit: Limit = 50, after: After = "") -> dict[str, Any]:
         with store.read() as connection:
             spent = table.spent(connection, table.month_of(clock.now()))
+            seen = {alias.name for alias in aliases.seen_by(connection, who)}
             found = [
                 (subject, one)
                 for subject, one in limits.list_all(connection).items()
-                if _named(subject) > after and _sees(connection, who, subject)
+                if _named(subject) > after and _sees(connection, who, subject, seen)
             ]
         return page(found, limit, lambda row: _named(row[0]), lambda row: _shown(row[0], row[1], spent))
 
@@ -49,6 +51,7 @@ def router(store: Store) -> APIRouter:
     def change(who: Asker, kind: str, name: str, asked: Change) -> dict[str, Any]:
         by, subject = actor(who), limits.check_subject(kind, name)
         with audit.refusals(store, Action.LIMITS_SET, _named(subject), by), store.write(by=by) as connection:
+            limits.check_there(connection, subject)
             now = limits.set_limits(connection, subject, asked.model_dump(exclude_unset=True))
             return _shown(subject, now, table.spent(connection, table.month_of(clock.now())))
 
@@ -62,18 +65,20 @@ def router(store: Store) -> APIRouter:
     return routes
 
 
-def _sees(connection: Connection, who: Principal, subject: Subject) -> bool:
-    """An engineer's own team, the keys they manage, and the aliases they may use."""
+def _sees(connection: Connection, who: Principal, subject: Subject, seen: Collection[str]) -> bool:
+    """An engineer's own team, the keys they manage, and the aliases that they have `seen`."""
     kind, name = subject
-    if who.role == "admin" or kind == "alias":
-        return who.may_use(name) if kind == "alias" else True
+    if who.role == "admin":
+        return kind != "alias" or who.may_use(name)
+    if kind == "alias":
+        return name in seen
     if kind == "team":
         return name == who.team
     try:
         key = keys.get(connection, name)
     except SumikaError:
         return False
-    return who.may_manage(key.role, key.team)
+    return who.may_manage(key.role, key.team_id)
 
 
 def _named(subject: Subject) -> str:

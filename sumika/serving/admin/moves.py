@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from sqlalchemy import Connection
 
-from sumika.models import moves, people
+from sumika.models import aliases, moves, people
 from sumika.models.moves import Move
 from sumika.models.principals import Principal
 from sumika.models.store import Store
-from sumika.serving.admin.aliases import check_reach
 from sumika.serving.admin.asking import After, Asker, Limit, number, page
+from sumika.serving.ownership import sees_move
 
 MoveId = Annotated[int, Path(ge=1, lt=2**63)]
 
@@ -24,25 +24,24 @@ def router(store: Store) -> APIRouter:
     def list_moves(who: Asker, limit: Limit = 50, after: After = "", alias: str | None = None) -> dict[str, Any]:
         with store.read() as connection:
             rows = _reached(connection, who, alias, number(after), limit + 1)
-            shown = people.named(connection, [move.shown() for move in rows])
+            shown = people.named(connection, [move.shown(who) for move in rows])
         return page(shown, limit, lambda move: move["id"], lambda move: move)
 
     @routes.get("/{move_id}")
     def show(who: Asker, move_id: MoveId) -> dict[str, Any]:
         with store.read() as connection:
-            move = moves.get(connection, move_id)
-            check_reach(who, move.alias)
-            return people.named(connection, [move.shown()])[0]
+            return people.named(connection, [moves.get(connection, move_id).shown(who)])[0]
 
     return routes
 
 
 def _reached(connection: Connection, who: Principal, alias: str | None, below: int | None, limit: int) -> list[Move]:
-    """The first `limit` moves of aliases that `who` may use."""
+    """The first `limit` moves of aliases that `who` may see."""
     found: list[Move] = []
+    owners = aliases.owners(connection)
     while len(found) < limit:
         rows = moves.history(connection, alias, limit=limit, below=below)
-        found += [move for move in rows if who.may_use(move.alias)]
+        found += [move for move in rows if sees_move(who, move, owners)]
         if len(rows) < limit:
             break
         below = rows[-1].id

@@ -12,7 +12,6 @@ from sumika.models.names import VersionRef, check_name
 from sumika.models.registry import Version
 from sumika.models.settings import Settings
 from sumika.models.store import Store
-from sumika.serving.admin.aliases import check_reach
 from sumika.serving.admin.asking import Asker
 from sumika.serving.memory import Meter
 from sumika.serving.room import Place, Room
@@ -25,28 +24,28 @@ def router(store: Store, settings: Settings, gauge: Meter) -> APIRouter:
     def plan(who: Asker, alias: str, version: Annotated[str, Query(max_length=80)]) -> dict[str, Any]:
         """`way`: `same` (nothing changes), `load` (into an engine that runs), `beside` (a new engine while the old one serves),
         `instead` (the old engine makes room, requests wait meanwhile), `no_room` (it would be refused)."""
-        check_reach(who, check_name(alias))
+        check_name(alias)
         with store.read() as connection:
-            to, now = registry.get(connection, VersionRef.parse(version)), aliases.find(connection, alias)
+            to, now = registry.seen(connection, who, VersionRef.parse(version)), aliases.find(connection, alias)
             every, rows = aliases.list_all(connection), engines.list_all(connection)
             known = registry.by_ids(connection, {a.version_id for a in every} | {to.engine_base_id})
             current = known.get(now.version_id) if now else None
-            users = [a.name for a in every if current and known[a.version_id].engine_base_id == current.engine_base_id]
-            open_move = next((move.shown() for move in moves.list_open(connection) if move.alias == alias), None)
-        base = known[to.engine_base_id]
+            users = [a for a in every if current and known[a.version_id].engine_base_id == current.engine_base_id]
+            open_move = next((move.shown(who) for move in moves.list_open(connection) if move.alias == alias), None)
+        base, others = known[to.engine_base_id], [a for a in users if a.name != alias]
         running = [row for row in rows if row.base_id == base.id and row.state in ("ready", "asleep", "waking", "draining")]
         facts = {
             "alias": alias, "from": str(current.ref) if current else None, "to": str(to.ref), "kind": to.kind, "gate": to.gate,
             "base": str(base.ref), "reference": canary.origin(to, settings.layout.artifacts / to.folder),
             "engines": len(running), "canary": now is not None and now.canary_id is not None, "open_move": open_move,
-            "others": [name for name in users if name != alias],
+            "others": [a.name for a in others if who.may_use(a.name) and who.may_see(a.owner)],
         }  # fmt: skip
         if current is not None and current.id == to.id:
             return facts | {"way": "same"}
         if running:
             return facts | {"way": "load"}
         leaving = [row.id for row in rows if current and row.base_id == current.engine_base_id]
-        return facts | _room(Room(settings.engine, gauge), settings.layout, rows, base, [] if facts["others"] else leaving)
+        return facts | _room(Room(settings.engine, gauge), settings.layout, rows, base, [] if others else leaving)
 
     return routes
 

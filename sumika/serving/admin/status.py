@@ -11,10 +11,12 @@ from sqlalchemy import Connection
 from sumika import __version__
 from sumika.models import aliases, engines, moves, registry
 from sumika.models.engines import EngineRow, GatewayRow
+from sumika.models.principals import Principal
 from sumika.models.store import Store, revision
 from sumika.serving.admin.aliases import described
 from sumika.serving.admin.asking import Asker
 from sumika.serving.memory import Meter
+from sumika.serving.ownership import sees_move
 
 
 def router(store: Store, gauge: Meter) -> APIRouter:
@@ -27,19 +29,19 @@ def router(store: Store, gauge: Meter) -> APIRouter:
             "endpoints": None if who.scopes.endpoints is None else sorted(who.scopes.endpoints),
             "sensitivity": who.scopes.sensitivity,
         }
-        return {"id": who.id, "name": who.name, "role": who.role, "team": who.team, **scopes}
+        return {"id": who.id, "name": who.name, "role": who.role, "team": who.team, "owner": who.owner, **scopes}
 
     @routes.get("/status")
     def status(who: Asker) -> dict[str, Any]:
         with store.read() as connection:
-            reached = [alias for alias in aliases.list_all(connection) if who.may_use(alias.name)]
-            under_way = [move.shown() for move in moves.list_open(connection) if who.may_use(move.alias)]
+            reached, owners = aliases.seen_by(connection, who), aliases.owners(connection)
+            under_way = [move.shown(who) for move in moves.list_open(connection) if sees_move(who, move, owners)]
             return {
                 "sumika": __version__,
                 "revision": revision(connection),
                 "aliases": list(described(connection, reached).values()),
                 "moves": under_way,
-                "engines": _engines(connection, engines.list_all(connection)),
+                "engines": _engines(connection, who, engines.list_all(connection)),
                 "gateways": [_gateway(row) for row in engines.list_gateways(connection)],
                 "memory": [asdict(pool) for pool in gauge.pools()],
             }
@@ -47,14 +49,19 @@ def router(store: Store, gauge: Meter) -> APIRouter:
     return routes
 
 
-def _engines(connection: Connection, rows: list[EngineRow]) -> list[dict[str, Any]]:
-    """Without the sockets, which are nobody's to know."""
+def _engines(connection: Connection, who: Principal, rows: list[EngineRow]) -> list[dict[str, Any]]:
+    """Without the sockets, which are nobody's to know; of adapters those that are `who`'s to see."""
+    seen = {str(version.ref) for version in registry.list_all(connection) if who.may_see(version.owner)}
     bases = registry.by_ids(connection, {row.base_id for row in rows})
     hidden = ("socket", "base_id", "pid_started")
-    return [
-        {name: value for name, value in asdict(row).items() if name not in hidden} | {"base": str(bases[row.base_id].ref)}
-        for row in rows
-    ]
+
+    def shown(row: EngineRow) -> dict[str, Any]:
+        error = row.error if who.role == "admin" or row.error is None else engines.without_log(row.error)
+        facts = {name: value for name, value in asdict(row).items() if name not in hidden}
+        held = [name for name in row.adapters if name in seen]
+        return facts | {"base": str(bases[row.base_id].ref), "adapters": held, "error": error}
+
+    return [shown(row) for row in rows]
 
 
 def _gateway(row: GatewayRow) -> dict[str, Any]:

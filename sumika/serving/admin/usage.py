@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from sqlalchemy import Connection
 
-from sumika.models import clock, people, spreadsheet
+from sumika.models import clock, people, spreadsheet, teams
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.principals import Principal
 from sumika.models.store import LONG_STATEMENT_S, Store
@@ -27,7 +28,7 @@ def router(store: Store) -> APIRouter:
         names = [name.strip() for name in by.split(",") if name.strip()]
         span, team = Span(moment(since, "since"), moment(until, "until")), None if who.role == "admin" else who.team or ""
         with store.read(statement_s=LONG_STATEMENT_S) as connection:
-            rows = report.sums(connection, names, span, team=team)
+            rows = report.sums(connection, names, span if team is None else _since_it_is_there(connection, team, span), team=team)
             called = people.names(connection, {row["key"] for row in rows}) if "key" in names else {}
         return names, [row | ({"key_name": called.get(row["key"])} if "key" in names else {}) for row in rows]
 
@@ -61,6 +62,13 @@ def router(store: Store) -> APIRouter:
         return {"slot_s": int(activity.SLOT.total_seconds()), "now": now, "data": slots}
 
     return routes
+
+
+def _since_it_is_there(connection: Connection, team: str, span: Span) -> Span:
+    """What an older team of the same name used is not this one's to see."""
+    found = teams.find(connection, team)
+    made = clock.parse(found.created_at) if found else datetime.now(UTC)
+    return Span(made if span.since is None else max(made, span.since), span.until)
 
 
 def moment(given: str, field: str) -> datetime | None:

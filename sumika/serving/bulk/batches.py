@@ -53,7 +53,7 @@ def router(store: Store) -> APIRouter:
         _check_may(who, asked.endpoint)
         with audit.refusals(store, Action.BATCH_CREATE, asked.input_file_id, by), store.write(by=by) as connection:
             batch = batches.create(
-                connection, who, asked.endpoint, _input(files.get(connection, who.owner, asked.input_file_id)),
+                connection, who, asked.endpoint, _input(files.get(connection, who, asked.input_file_id)),
                 sensitivity=said(headers), language=language(headers), metadata=asked.metadata,
                 output_seconds=asked.output_expires_after.seconds if asked.output_expires_after else None,
             )  # fmt: skip
@@ -62,19 +62,19 @@ def router(store: Store) -> APIRouter:
     @routes.get("")
     def list_batches(who: Asker, limit: Limit = 20, after: After = "") -> dict[str, Any]:
         with store.read() as connection:
-            rows = batches.page(connection, who.owner, after=after, limit=limit + 1)
+            rows = batches.page(connection, who, after=after, limit=limit + 1)
         return listed([batch.shown() for batch in rows], limit)
 
     @routes.get("/{batch_id}")
     def show(who: Asker, batch_id: str) -> dict[str, Any]:
         with store.read() as connection:
-            return batches.get(connection, who.owner, batch_id).shown()
+            return batches.get(connection, who, batch_id).shown()
 
     @routes.post("/{batch_id}/cancel")
     def cancel(who: Asker, batch_id: str) -> dict[str, Any]:
         by = actor(who)
         with audit.refusals(store, Action.BATCH_CANCEL, batch_id, by), store.write(by=by) as connection:
-            cancelled: Batch = batches.cancel(connection, batches.get(connection, who.owner, batch_id))
+            cancelled: Batch = batches.cancel(connection, batches.get(connection, who, batch_id))
             return cancelled.shown()
 
     return routes

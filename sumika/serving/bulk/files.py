@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sumika.models import audit, files
 from sumika.models.audit import Action
 from sumika.models.files import File, Purpose
+from sumika.models.principals import Principal
 from sumika.models.shelf import Shelf
 from sumika.models.store import Store
 from sumika.serving.admin.asking import After, Asker, actor
@@ -36,25 +37,25 @@ def router(store: Store, shelf: Shelf, idle_timeout_s: float) -> APIRouter:
         purpose: Purpose | None = None,
     ) -> dict[str, Any]:
         with store.read() as connection:
-            rows = files.page(connection, who.owner, purpose, after=after, limit=limit + 1, newest_first=order == "desc")
+            rows = files.page(connection, who, purpose, after=after, limit=limit + 1, newest_first=order == "desc")
         return listed([file.shown() for file in rows], limit)
 
     @routes.get("/{file_id}")
     def show(who: Asker, file_id: str) -> dict[str, Any]:
-        return find(store, who.owner, file_id).shown()
+        return find(store, who, file_id).shown()
 
     @routes.delete("/{file_id}")
     def delete(who: Asker, file_id: str) -> dict[str, Any]:
         by = actor(who)
         with audit.refusals(store, Action.FILE_REMOVE, file_id, by), store.write(by=by) as connection:
-            file = files.get(connection, who.owner, file_id)
+            file = files.get(connection, who, file_id)
             files.remove(connection, file)
         shelf.drop(file.id)
         return {"id": file.id, "object": "file", "deleted": True}
 
     @routes.get("/{file_id}/content", response_class=Response)
     def content(who: Asker, file_id: str) -> Content:
-        file = find(store, who.owner, file_id)
+        file = find(store, who, file_id)
         try:
             fd = os.open(shelf.path(file.id), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # deleted since
@@ -64,10 +65,10 @@ def router(store: Store, shelf: Shelf, idle_timeout_s: float) -> APIRouter:
     return routes
 
 
-def find(store: Store, owner: str, file_id: str) -> File:
-    """Raises SumikaError `not_found`."""
+def find(store: Store, who: Principal, file_id: str) -> File:
+    """Raises SumikaError `not_found`; `sensitivity_refused` (403)."""
     with store.read() as connection:
-        return files.get(connection, owner, file_id)
+        return files.get(connection, who, file_id)
 
 
 class Content(Response):

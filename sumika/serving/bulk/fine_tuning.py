@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request
 from fastapi import Query as InQuery
 from sqlalchemy import Connection
 
-from sumika.models import audit, files, jobs, orders, registry
+from sumika.models import aliases, audit, files, jobs, orders, ownership, registry
 from sumika.models.audit import Action
 from sumika.models.errors import Language, SumikaError, not_found
+from sumika.models.files import File
 from sumika.models.home import Home
 from sumika.models.names import VersionRef, check_name
 from sumika.models.orders import Asked, Order
@@ -25,7 +26,7 @@ from sumika.serving.bulk import tunings
 from sumika.serving.bulk.lists import listed
 from sumika.serving.bulk.tuning_requests import DpoHyperparameters, NewTuning, given
 from sumika.serving.replies import language
-from sumika.serving.sensitivity import check_sensitivity
+from sumika.serving.sensitivity import check_sensitivity, said
 
 Limit = Annotated[int, InQuery(ge=1, le=100)]
 _LONGEST_STEM = 61
@@ -39,7 +40,7 @@ def router(store: Store, home: Home) -> APIRouter:
 
     def found(who: Principal, job_id: str) -> Order:
         with store.read() as connection:
-            return orders.get(connection, who.owner, job_id)
+            return orders.get(connection, who, job_id)
 
     @routes.post("")
     def create(who: Asker, asked: NewTuning, request: Request) -> dict[str, Any]:
@@ -47,9 +48,10 @@ def router(store: Store, home: Home) -> APIRouter:
         check_sensitivity(who, request.scope["headers"])
         with audit.refusals(store, Action.JOB_SUBMIT, asked.suffix or asked.model, by):
             with store.read() as connection:
-                wanted = _wanted(connection, who, asked)
+                wanted, sources = _wanted(connection, who, asked)
             order = orders.submit(
-                store, home, wanted, owner=who.owner, creator=who.id, metadata=asked.metadata, by=by,
+                store, home, wanted, who, metadata=asked.metadata, by=by,
+                sensitivity=ownership.most(said(request.scope["headers"]), *(file.sensitivity for file in sources)),
                 check=lambda connection: _wanted(connection, who, asked),
             )  # fmt: skip
         return told(order, request)
@@ -57,7 +59,7 @@ def router(store: Store, home: Home) -> APIRouter:
     @routes.get("")
     def list_jobs(who: Asker, request: Request, limit: Limit = 20, after: After = "") -> dict[str, Any]:
         with store.read() as connection:
-            found = orders.page(connection, who.owner, after=after, limit=limit + 1)
+            found = orders.page(connection, who, after=after, limit=limit + 1)
         return listed([told(order, request) for order in found], limit)
 
     @routes.get("/{job_id}")
@@ -68,8 +70,8 @@ def router(store: Store, home: Home) -> APIRouter:
     def cancel(who: Asker, job_id: str, request: Request) -> dict[str, Any]:
         by = actor(who)
         with audit.refusals(store, Action.JOB_CANCEL, job_id, by), store.write(by=by) as connection:
-            jobs.cancel(connection, orders.get(connection, who.owner, job_id).job.id)
-            return told(orders.get(connection, who.owner, job_id), request)
+            jobs.cancel(connection, orders.get(connection, who, job_id).job.id)
+            return told(orders.get(connection, who, job_id), request)
 
     @routes.get("/{job_id}/events")
     def events(who: Asker, job_id: str, request: Request, limit: Limit = 20, after: After = "") -> dict[str, Any]:
@@ -84,24 +86,20 @@ def router(store: Store, home: Home) -> APIRouter:
     return routes
 
 
-def _wanted(connection: Connection, who: Principal, asked: NewTuning) -> Asked:
-    """Raises SumikaError: whatever of the request names something that is not there, or is not the asker's to use."""
+def _wanted(connection: Connection, who: Principal, asked: NewTuning) -> tuple[Asked, list[File]]:
+    """What is asked for, and the files that it is made of. Raises SumikaError: whatever of the request names something that is not there, or is not the asker's to use."""
     base = _base(connection, asked.model)
-    for field, file_id in (("training_file", asked.training_file), ("validation_file", asked.validation_file)):
-        if file_id is not None:
-            _check_file(connection, who, field, file_id)
+    named = {"training_file": asked.training_file, "validation_file": asked.validation_file}
+    sources = [_source(connection, who, field, file_id) for field, file_id in named.items() if file_id is not None]
     name = check_name(asked.suffix) if asked.suffix is not None else f"{base.name[:_LONGEST_STEM]}-ft"
-    if not who.may_use(name):
-        raise SumikaError(
-            "forbidden", f"This key may not make '{name}'; set suffix to a name that it may use, or ask your administrator.",
-            f"このキーでは「{name}」を作成できません。suffix に利用できる名前を指定するか、管理者に依頼してください。", status=403, param="suffix",
-        )  # fmt: skip
+    aliases.check_trained_by(connection, who, name, "suffix")
     hyper = asked.chosen
-    return Asked(
+    wanted = Asked(
         name, str(base), asked.training_file, asked.validation_file, asked.method.type if asked.method else "supervised",
         secrets.randbelow(2**31) if asked.seed is None else asked.seed, given(hyper.n_epochs), given(hyper.batch_size),
         given(hyper.learning_rate_multiplier), given(hyper.beta) if isinstance(hyper, DpoHyperparameters) else None,
     )  # fmt: skip
+    return wanted, sources
 
 
 def _base(connection: Connection, model: str) -> VersionRef:
@@ -122,9 +120,9 @@ def _base(connection: Connection, model: str) -> VersionRef:
     return version.ref
 
 
-def _check_file(connection: Connection, who: Principal, field: str, file_id: str) -> None:
-    """Raises SumikaError `not_found`, `wrong_purpose`, `wrong_format`."""
-    file = files.get(connection, who.owner, file_id)
+def _source(connection: Connection, who: Principal, field: str, file_id: str) -> File:
+    """Raises SumikaError `not_found`, `wrong_purpose`, `wrong_format`; `sensitivity_refused` (403)."""
+    file = files.get(connection, who, file_id)
     if file.is_table:
         raise SumikaError(
             "wrong_format", f"{field}: {file.id} is a table; upload its rows as JSONL, or name it in a job of the console.",
@@ -135,6 +133,7 @@ def _check_file(connection: Connection, who: Principal, field: str, file_id: str
             "wrong_purpose", f"{field}: {file.id} was uploaded for '{file.purpose}'; upload it with purpose 'fine-tune'.",
             f"{field}: {file.id} の purpose は「{file.purpose}」です。purpose を fine-tune にしてアップロードしてください。", param=field,
         )  # fmt: skip
+    return file
 
 
 def _paged(rows: Callable[[], list[dict[str, Any]]], after: str, limit: int) -> dict[str, Any]:

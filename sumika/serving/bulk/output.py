@@ -61,6 +61,8 @@ def _settled(draft: Draft, batch: Batch, what: str) -> File | None:
     if draft.bytes == 0:
         return None
     name = f"{batch.id}_{what}.jsonl"
-    file = files.made(batch.owner, batch.key, "batch_output", name, draft.bytes, draft.sha256, batch.output_seconds)
+    file = files.made(
+        batch.owner, batch.key, "batch_output", name, draft.bytes, draft.sha256, batch.output_seconds, batch.sensitivity
+    )
     draft.settle(file.id)
     return file

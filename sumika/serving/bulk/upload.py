@@ -16,7 +16,7 @@ from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError
 from sumika.models.files import File, Purpose
-from sumika.models.principals import Principal, one_of
+from sumika.models.principals import Principal, Sensitivity, one_of
 from sumika.models.settings import GatewaySettings
 from sumika.models.shelf import Draft, Shelf
 from sumika.models.store import Store
@@ -26,7 +26,7 @@ from sumika.serving.bulk.form import Form
 from sumika.serving.bulk.jsonl import LineCheck
 from sumika.serving.places import Full, Places
 from sumika.serving.proxy import ClientGone
-from sumika.serving.sensitivity import check_sensitivity
+from sumika.serving.sensitivity import check_sensitivity, said
 from sumika.serving.threads import to_end
 
 PATH = "/v1/files"
@@ -93,7 +93,7 @@ class Upload:
             longest = max(_LONGEST_ROW, self._settings.max_body_bytes + LINE_BYTES)
             reader = _Reader(boundary, draft, LineCheck(longest), self._settings.max_file_bytes, self._too_large)
             await self._read(receive, reader)
-            return await to_end(self._keep, who, reader, draft)
+            return await to_end(self._keep, who, said(scope["headers"]), reader, draft)
         finally:
             await to_end(draft.discard)
 
@@ -120,10 +120,12 @@ class Upload:
                 buffer.clear()
         await to_end(reader.end)
 
-    def _keep(self, who: Principal, reader: _Reader, draft: Draft) -> File:
+    def _keep(self, who: Principal, sensitivity: Sensitivity, reader: _Reader, draft: Draft) -> File:
         """The bytes first, then the row: what a crash leaves between them is swept away."""
         by = Actor(who.id, who.role)
-        file = files.made(who.owner, who.id, reader.purpose, reader.filename, draft.bytes, draft.sha256, reader.expires_s)
+        file = files.made(
+            who.owner, who.id, reader.purpose, reader.filename, draft.bytes, draft.sha256, reader.expires_s, sensitivity
+        )
         draft.settle(file.id)
         try:
             with audit.refusals(self._store, Action.FILE_CREATE, file.id, by), self._store.write(by=by) as connection:

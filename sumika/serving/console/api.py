@@ -23,6 +23,7 @@ from sumika.models.principals import Principal
 from sumika.serving import requests
 from sumika.serving.access import Table, check_fields, check_route, nothing_here
 from sumika.serving.admin.asking import MOST
+from sumika.serving.ownership import Ownership
 
 _PREFIX = "/admin/v1"
 # Of one answer: a page of 200 jobs with their configurations is some 2 MiB.
@@ -34,7 +35,8 @@ _DIRECTIONS = (".", "..")
 class Api:
     """Call it with who asks, a method and the parts of a path below `/admin/v1`; what comes back is the answer's JSON."""
 
-    def __init__(self, admin: APIRouter) -> None:
+    def __init__(self, admin: APIRouter, ownership: Ownership) -> None:
+        self._ownership = ownership
         self._app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         self._app.include_router(_json_routes(admin))
         self._app.add_exception_handler(SumikaError, _kept)  # type: ignore[arg-type]
@@ -71,6 +73,7 @@ class Api:
         rule = self._table.find(method, path)
         check_route(who, rule)
         check_fields(who.role, rule, [*query, *body])
+        await self._ownership.check(who, rule, path)
         sent = json.dumps(body).encode() if method == "POST" else b""
         state: dict[str, Any] = {"principal": who}
         scope = {

@@ -48,7 +48,8 @@ def router(pages: Pages, api: Api) -> APIRouter:
     @routes.post("/deployments/{alias}/{act}")
     async def act(request: Request, who: Asker, alias: str, act: str) -> Response:
         given = await form(request)
-        return followed(request, alias, await api.post(who, "aliases", alias, act, reason=one(given, "reason")))
+        over = {"override": True} if one(given, "override") else {}
+        return followed(request, alias, await api.post(who, "aliases", alias, act, reason=one(given, "reason"), **over))
 
     @routes.get("/swap")
     async def pick(request: Request, who: Asker, alias: str = "", version: str = "") -> Response:
@@ -78,7 +79,7 @@ def _add_removing(routes: APIRouter, pages: Pages, api: Api) -> None:
     @routes.post("/deployments/{alias}/remove")
     async def remove(request: Request, who: Asker, alias: str) -> Response:
         given = await form(request)
-        await api.delete(who, f"/aliases/{alias}", reason=one(given, "reason"))
+        await api.delete(who, "aliases", alias, reason=one(given, "reason"))
         return pages.goes_to(request, "/console/deployments")
 
 

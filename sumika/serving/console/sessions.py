@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sumika.models import sessions
+from sumika.serving.browser_sessions import secret_of
 from sumika.serving.console.api import Api
 from sumika.serving.console.asking import ROWS, Asker
 from sumika.serving.console.pages import Pages
@@ -20,7 +21,11 @@ def router(pages: Pages, api: Api) -> APIRouter:
         found = await api.get(who, "sessions", after=after, limit=limit)
         held = session_of(request.scope)
         return pages.show(
-            request, "sessions.html", sessions=found["data"], next=found["next"], own=sessions.named(held) if held else ""
+            request,
+            "sessions.html",
+            sessions=found["data"],
+            next=found["next"],
+            own=sessions.named(secret_of(held)) if held else "",
         )
 
     @routes.post("/{session_id}/end")

@@ -8,19 +8,21 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from sumika.models import sessions
 from sumika.models.errors import SumikaError
 from sumika.models.oidc_settings import OidcSettings
 from sumika.models.principals import Principal
-from sumika.models.store import Store
 from sumika.serving import browser_sessions
 from sumika.serving.access import CONSOLE, at_console
 from sumika.serving.auth import Authenticator
+from sumika.serving.browser_sessions import BrowserSessions
 from sumika.serving.console.pages import Pages, one
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
 from sumika.serving.oidc.ticket import own_path
 from sumika.serving.proxy import read_body
+from sumika.serving.wrong_keys import WrongKeys
 
 _MOST_BYTES = 4096
 _BODY_TIMEOUT_S = 10.0
@@ -28,19 +30,21 @@ _BODY_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class KeyHolders:
-    """`keys` knows whose a key is; the session is kept in `store`."""
+    """`keys` knows whose a key is; `browsers` keeps the session."""
 
     keys: Authenticator
-    store: Store
+    browsers: BrowserSessions
+    wrong: WrongKeys
 
-    async def begin(self, secret: str, before: str | None) -> str:
-        """The new session's secret.
+    async def begin(self, secret: str, before: str | None, scope: Scope) -> str:
+        """The new session's cookie.
 
         Raises:
-            SumikaError: `invalid_api_key` (401); `forbidden` (403), for a key that administers nothing.
+            SumikaError: `invalid_api_key` (401); `forbidden` (403), for a key that administers nothing; `too_many_wrong_keys` (429).
         """
         principal = await self.keys.identify(secret)
         if principal is None:
+            await self.wrong.slow(scope)
             raise SumikaError(
                 "invalid_api_key",
                 "This is no valid key. Look whether the whole of it was pasted; an ended one opens nothing.",
@@ -54,7 +58,7 @@ class KeyHolders:
                 "このキーは推論専用です。管理者またはエンジニアのキーでサインインしてください。",
                 status=403,
             )
-        return await asyncio.to_thread(browser_sessions.begin, self.store, principal, before)
+        return await asyncio.to_thread(self.browsers.begin, principal, before)
 
 
 def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
@@ -70,9 +74,9 @@ def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
         check_origin(request.scope, oidc.public_url)
         body = await read_body(request.scope, request.receive, _MOST_BYTES, _BODY_TIMEOUT_S)
         given = parse_qs(body.decode("ascii", errors="replace"), max_num_fields=4)
-        secret = await holders.begin(one(given, "key"), session_of(request.scope))
+        cookie = await holders.begin(one(given, "key"), session_of(request.scope), request.scope)
         answer = pages.goes_to(request, _own(one(given, "next")))
-        browser_sessions.keep(answer, SESSION_COOKIE, secret, int(sessions.LONGEST.total_seconds()))
+        browser_sessions.keep(answer, SESSION_COOKIE, cookie, int(sessions.LONGEST.total_seconds()))
         return answer
 
     return routes

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal
@@ -32,9 +32,10 @@ class _Unplaced(Exception):
 
 
 class TokenAuthenticator:
-    """Checks each token whole; what was checked is found again by the SHA-256 of the whole token, never by a part of it."""
+    """`teams`: the ids of those that are there, by name. Checks each token whole; what was checked is found again by the SHA-256 of the whole token, never by a part of it."""
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
+    def __init__(self, providers: Sequence[Provider], teams: Callable[[], Mapping[str, str]] = dict) -> None:
+        self._teams = teams
         self._providers = {provider.settings.issuer: provider for provider in providers}
         self._believed: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
         # What those are told whose token is good and who are nobody here, by the token's hash.
@@ -47,7 +48,7 @@ class TokenAuthenticator:
         digest, now = hashlib.sha256(token.encode(errors="replace")).digest(), time.time()
         believed = self._believed.get(digest)
         if believed is not None and now < believed[0]:
-            return believed[1]
+            return people.placed(believed[1], self._teams())
         try:
             until, principal = await self._checked(token)
         except _Unplaced as unplaced:
@@ -61,7 +62,7 @@ class TokenAuthenticator:
         self._believed[digest] = (min(until, now + _BELIEVED_S), principal)
         while len(self._believed) > _MOST_BELIEVED:
             self._believed.popitem(last=False)
-        return principal
+        return people.placed(principal, self._teams())
 
     def explain(self, token: str) -> SumikaError | None:
         """What to tell whoever holds a token that `identify` has just taken for nobody's: only that which its holder may know, so of a token

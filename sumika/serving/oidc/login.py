@@ -21,6 +21,7 @@ from sumika.models.oidc_settings import IssuerSettings, OidcSettings
 from sumika.models.principals import Principal
 from sumika.models.store import Store
 from sumika.serving import browser_sessions
+from sumika.serving.browser_sessions import BrowserSessions
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
 from sumika.serving.oidc import people, tokens
 from sumika.serving.oidc.fetching import Unreachable, unreachable
@@ -35,7 +36,9 @@ _CALLBACK = "/auth/callback"
 _LONGEST = 4096
 
 
-def router(settings: OidcSettings, providers: Sequence[Provider], tickets: Tickets, store: Store) -> APIRouter:
+def router(
+    settings: OidcSettings, providers: Sequence[Provider], tickets: Tickets, store: Store, browsers: BrowserSessions
+) -> APIRouter:
     routes = APIRouter(prefix="/auth")
     login = _Login(settings, providers, store)
 
@@ -51,17 +54,17 @@ def router(settings: OidcSettings, providers: Sequence[Provider], tickets: Ticke
     async def callback(request: Request) -> Response:
         ticket = tickets.open(request.cookies.get(_TICKET_COOKIE, ""))
         principal = await login.principal(ticket, request)
-        secret = await asyncio.to_thread(browser_sessions.begin, store, principal, session_of(request.scope))
+        cookie = await asyncio.to_thread(browsers.begin, principal, session_of(request.scope))
         response = RedirectResponse(ticket.next if ticket else "/", status_code=303)
         browser_sessions.forget(response, _TICKET_COOKIE)
-        browser_sessions.keep(response, SESSION_COOKIE, secret, int(sessions.LONGEST.total_seconds()))
+        browser_sessions.keep(response, SESSION_COOKIE, cookie, int(sessions.LONGEST.total_seconds()))
         return response
 
     @routes.post("/logout")
     async def logout(request: Request) -> Response:
         check_origin(request.scope, settings.public_url)
         if held := session_of(request.scope):
-            await asyncio.to_thread(browser_sessions.end, store, held)
+            await asyncio.to_thread(browsers.end, held)
         response = Response(status_code=204)
         browser_sessions.forget(response)
         return response

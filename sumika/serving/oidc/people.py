@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sumika.models.errors import SumikaError, quoted
@@ -53,6 +55,12 @@ def _unlisted(claims: dict[str, Any], claim: str) -> tuple[str, str] | None:
     if claim in claims and not _is_list(claims[claim]):
         return "they are no list of texts", "文字列の一覧になっていません"
     return None
+
+
+def placed(principal: Principal, teams: Mapping[str, str]) -> Principal:
+    """`principal` in the team that bears its grant's name now (`teams`: ids by name); without one where there is no such team."""
+    team_id = None if principal.team is None else teams.get(principal.team)
+    return replace(principal, team=principal.team if team_id else None, team_id=team_id)
 
 
 def identity(issuer: IssuerSettings, claims: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ class Tickets:
     """Seals and opens tickets with the key in `path`, which all workers of a home share."""
 
     def __init__(self, path: Path) -> None:
-        self._fernet = Fernet(_key(path))
+        self._fernet = Fernet(login_key(path))
 
     def seal(self, ticket: Ticket) -> str:
         return self._fernet.encrypt(json.dumps(asdict(ticket)).encode()).decode()
@@ -66,7 +66,7 @@ def own_path(text: str) -> str:
     return text if not parts.scheme and not parts.netloc and " " not in text and len(text) <= 512 else HOME
 
 
-def _key(path: Path) -> bytes:
+def login_key(path: Path) -> bytes:
     """Made where it is missing; of workers that start at once, one's is kept."""
     if not path.exists():
         mine = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
