@@ -68,7 +68,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     does its work."""
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
-    directory = Directory(store, worker_id, os.getpid())
+    directory = Directory(store, worker_id, os.getpid(), settings.layout.artifacts)
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sumika.serving.requests.anthropic_parts import part_conversation
 from sumika.serving.requests.fields import MAX_TOKENS, Asked, Dropped, Id, Name, Strict, Text
 from sumika.serving.requests.parts import MAX_PARTS, no_media
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.schemas import AnswerSchema, Schema
 from sumika.serving.requests.tools import MAX_TOOLS
@@ -152,6 +154,9 @@ class CountTokensRequest(Asked):
     def _body(self) -> dict[str, Any]:
         body: dict[str, Any] = _without_marks(super()._body())
         return body
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        part_conversation(body, plain, plain.alone())
 
 
 class MessagesRequest(CountTokensRequest):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sumika.serving.requests.fields import MAX_TOKENS, Dropped, Effort, Generating, Metadata, Name, ServiceTier, Strict, Text
-from sumika.serving.requests.messages import Message
+from sumika.serving.requests.messages import Message, part_conversation
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.schemas import AnswerSchema
 from sumika.serving.requests.tools import NamedTool, ToolChoice, Tools
@@ -75,6 +76,9 @@ class ChatRequest(Generating):
 
     def _body(self) -> dict[str, Any]:
         return super()._body() | {"messages": [message.told() for message in self.messages]}
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        part_conversation(body, plain)
 
 
 def _wrong(en: str, ja: str) -> Exception:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sumika.serving.requests.plain import parted
+from sumika.models.control_text import ControlText
+from sumika.serving.requests.plain import Body, Plain
 
 MAX_CHOICES = 8
 MAX_TOKENS = 1_000_000
@@ -76,17 +76,19 @@ class Asked(Strict):
         """Whether tokens are set aside to think with, which only an engine with a reasoning parser can count."""
         return False
 
-    def upstream(self, version: str, salt: str | None = None, controls: re.Pattern[str] | None = None) -> bytes:
+    def upstream(self, version: str, salt: str | None = None, controls: ControlText | None = None) -> bytes:
         """The body for the engine: what the client set, less what is ours, on the version its alias leads to. `salt` parts
         the prefix cache: the time to a first token tells who has sent the same text before. What `controls` finds in texts
         is parted (`plain`)."""
         body = {"model": version, **self._body()}
         if salt is not None and self.SALTED:
             body["cache_salt"] = salt
-        written = json.dumps(body, ensure_ascii=False)
-        if controls is not None and controls.search(written):
-            written = json.dumps(parted(body, controls), ensure_ascii=False)
-        return written.encode()
+        if controls is not None:
+            self._part(body, Plain(controls))
+        return json.dumps(body, ensure_ascii=False).encode()
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        """Take the control tokens out of all texts of `body` that a template or the tokenizer reads."""
 
     def _body(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True, exclude_unset=True, by_alias=True, exclude={"model", *self.DROPPED})

@@ -20,9 +20,10 @@ from sumika.serving.requests.fields import (
     Text,
 )
 from sumika.serving.requests.parts import MAX_PARTS, no_media
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.schemas import AnswerSchema, Schema
-from sumika.serving.requests.tools import MAX_TOOLS, Arguments, Choice
+from sumika.serving.requests.tools import MAX_TOOLS, Arguments, Choice, part_call, part_tool
 
 _MOST_ITEMS = 4_096
 _STATUS = Literal["completed", "incomplete", "in_progress"]
@@ -226,3 +227,23 @@ class ResponsesRequest(Asked):
         if "message.output_text.logprobs" in (self.include or ()):
             body["include"] = ["message.output_text.logprobs"]
         return body
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        for tool in body.get("tools", ()):
+            part_tool(tool, plain)
+        plain.texts(body, "instructions", "input")
+        for item in body["input"] if isinstance(body["input"], list) else ():
+            _part_item(item, plain)
+
+
+def _part_item(item: Body, plain: Plain) -> None:
+    if item["type"] == "function_call":
+        part_call(item, plain)
+    elif item["type"] == "reasoning":
+        for thought in (*item.get("content", ()), *item["summary"]):
+            plain.texts(thought, "text")
+    elif isinstance(content := item.get("content"), list):
+        item["content"] = plain.joined(content)
+    else:
+        plain.texts(item, "content", "output")
+        plain.names(item, "call_id")

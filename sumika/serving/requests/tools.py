@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sumika.serving.requests.fields import Id, Name, Strict, Text
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.schemas import Schema
 
 MAX_TOOLS = 128
@@ -50,3 +51,18 @@ class ToolCall(Strict):
 
 Tools = Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)]
 ToolChoice = Choice | NamedTool
+
+
+def part_tool(function: Body, plain: Plain, schema: str = "parameters") -> None:
+    """Its name is one that no token has."""
+    plain.texts(function, "description")
+    if schema in function:
+        function[schema] = plain.schema(function[schema])
+
+
+def part_call(call: Body, plain: Plain) -> None:
+    """One of OpenAI's, in a message or as an item of its own."""
+    function: Body = call.get("function", call)
+    plain.names(call, "id", "call_id")
+    plain.texts(function, "name")
+    function["arguments"] = plain.arguments(function["arguments"])
