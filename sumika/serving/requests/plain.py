@@ -71,8 +71,13 @@ class Plain:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if isinstance(value, dict):
-            return {self.text(name): self.value(item) for name, item in value.items()}
+            return {self.key(name): self.value(item) for name, item in value.items()}
         return value
+
+    def key(self, name: str) -> str:
+        """A name that some templates write into a tag, as in `<parameter=NAME>`: it must begin none that the tag's end completes."""
+        name = self.text(name)
+        return f"{name} " if self._controls.search(f"{name}>") else name
 
     def schema(self, schema: Any) -> Any:
         """A JSON schema. Some templates write its keywords as tags, so one that would be a token as a tag is none any more."""
@@ -81,7 +86,7 @@ class Plain:
         if not isinstance(schema, dict):
             return self.value(schema)
         return {
-            self._keyword(name): {self.text(key): self.schema(item) for key, item in value.items()}
+            self._keyword(name): {self.key(key): self.schema(item) for key, item in value.items()}
             if name in NAMED and isinstance(value, dict)
             else self.schema(value)
             for name, value in schema.items()
@@ -90,7 +95,8 @@ class Plain:
     def _keyword(self, name: str) -> str:
         if name in _USUAL:
             return name
-        return self.text(f"{name} " if self._controls.search(f"<{name}></{name}>") else name)
+        name = self.key(name)
+        return f" {name} " if self._controls.search(f"<{name}></{name}>") else name
 
     def arguments(self, arguments: str) -> str:
         """Of a call, as JSON: vLLM reads it, and the template writes what was read. Text that is no JSON is dropped there."""

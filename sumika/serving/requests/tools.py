@@ -64,5 +64,5 @@ def part_call(call: Body, plain: Plain) -> None:
     """One of OpenAI's, in a message or as an item of its own."""
     function: Body = call.get("function", call)
     plain.names(call, "id", "call_id")
-    plain.texts(function, "name")
+    function["name"] = plain.key(function["name"])
     function["arguments"] = plain.arguments(function["arguments"])
