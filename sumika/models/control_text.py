@@ -41,7 +41,7 @@ class ControlText:
         folded = sorted({token for token in map(self._fold, tokens) if len(token) >= SHORTEST}, reverse=True)
         starts = {start for token in folded for start in ("0123456789" if token[0] == "0" else _alike(token[0]))}
         self._start = re.compile(f"[{re.escape(''.join(sorted(starts)))}]" if starts else "(?!)")
-        self._spaced = {ord(start): f"{start} " for start in starts}
+        self._spaced = {ord(start): " ".join([*(_folded(start) if len(_folded(start)) > 1 else start), ""]) for start in starts}
         self._tokens = re.compile(_pattern([_parts(token) for token in folded]) or "(?!)")
 
     def search(self, text: str) -> bool:

@@ -37,6 +37,7 @@ from sumika.serving.gate import Gate, SessionAuthenticator
 from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
 from sumika.serving.last_used import LastUsed
+from sumika.serving.limiting.grammars import GrammarBudget
 from sumika.serving.limiting.limiter import Limiter
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
@@ -81,8 +82,9 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     quarantine = Quarantine(Suspects(settings.layout.suspects))
     tracing = _tracing(settings.telemetry.traces_url, worker_id)
     gateway = Gateway(
-        limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, quarantine, tracing
-    )
+        limits, directory, Placing(directory, limits), upstream, metrics, recorder, metering, limiter, quarantine, GrammarBudget(),
+        tracing,
+    )  # fmt: skip
     bulk = Bulk(settings, store, gateway, worker_id)
     used = LastUsed(store)
     outside = Outside()

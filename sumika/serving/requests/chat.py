@@ -74,6 +74,14 @@ class ChatRequest(Generating):
     def uses_tools(self) -> bool:
         return self.tools is not None and self.tool_choice != "none"
 
+    @property
+    def grammar(self) -> Any:
+        answer = self.response_format.json_schema if self.response_format is not None else None
+        named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        must_call = named is not None or self.tool_choice == "required"
+        called = [tool.function.parameters for tool in self.tools or () if must_call and named in (None, tool.function.name)]
+        return [*called, *([answer.schema_] if answer is not None else [])] or None
+
     def _body(self) -> dict[str, Any]:
         return super()._body() | {"messages": [message.told() for message in self.messages]}
 

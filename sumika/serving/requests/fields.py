@@ -17,7 +17,9 @@ USUAL_TOKENS = 1024
 # A Japanese character is three bytes of UTF-8 and about one token; four letters of English are one too.
 BYTES_PER_TOKEN = 3
 
-Stop = str | Annotated[list[str], Field(max_length=4)]
+# An engine looks for each in every piece of an answer; an empty one would be found at once.
+StopText = Annotated[str, Field(min_length=1, max_length=1_024)]
+Stop = StopText | Annotated[list[StopText], Field(max_length=4)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=65_536)]
@@ -75,6 +77,11 @@ class Asked(Strict):
     def bounds_thinking(self) -> bool:
         """Whether tokens are set aside to think with, which only an engine with a reasoning parser can count."""
         return False
+
+    @property
+    def grammar(self) -> Any:
+        """What an engine makes a grammar of, before it answers; None where the answer is free."""
+        return None
 
     def upstream(self, version: str, salt: str | None = None, controls: ControlText | None = None) -> bytes:
         """The body for the engine: what the client set, less what is ours, on the version its alias leads to. `salt` parts

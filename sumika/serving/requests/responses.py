@@ -221,6 +221,14 @@ class ResponsesRequest(Asked):
     def uses_tools(self) -> bool:
         return bool(self.tools) and self.tool_choice != "none"
 
+    @property
+    def grammar(self) -> Any:
+        answer = self.text.format if self.text is not None else None
+        named = self.tool_choice.name if isinstance(self.tool_choice, NamedFunctionTool) else None
+        must_call = named is not None or self.tool_choice == "required"
+        called = [tool.parameters for tool in self.tools or () if must_call and named in (None, tool.name)]
+        return [*called, *([answer.schema_] if answer is not None and answer.schema_ is not None else [])] or None
+
     def _body(self) -> dict[str, Any]:
         body = super()._body() | {"store": False}
         body["input"] = self.input if isinstance(self.input, str) else [item.told() for item in self.input]
