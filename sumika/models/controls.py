@@ -43,7 +43,7 @@ def told_by(folder: Path) -> dict[str, Any]:
     tokenizer = tokenizer_files.fields(folder / "tokenizer.json", {"added_tokens", "normalizer"}.__contains__)
     found = {_DIGITS.sub("0", token) for token in _tokens(folder, tokenizer.get("added_tokens"))}
     if len(found) > _MOST:
-        raise _bad_model(
+        raise tokenizer_files.bad_model(
             f"its tokenizer has more than {_MOST:,} control tokens", f"トークナイザーの制御トークンが {_MOST:,} 個を超えています"
         )
     return {
@@ -83,7 +83,7 @@ def _tokens(folder: Path, added: Any) -> Iterator[str]:
     for token, special in _named(folder, added):
         bare = token.strip(_PADDING)
         if len(bare) > LONGEST:
-            raise _bad_model("one of its control tokens is too long", "長すぎる制御トークンがあります")
+            raise tokenizer_files.bad_model("one of its control tokens is too long", "長すぎる制御トークンがあります")
         if _is_mark(bare) if special else _is_marklike(bare):
             yield bare
         elif special and bare:
@@ -147,7 +147,9 @@ def _templates(folder: Path) -> Iterator[str]:
             texts = [tokenizer_files.text(file)]
         for text in texts:
             if isinstance(text, str) and len(text) > _MOST_TEMPLATE_BYTES:
-                raise _bad_model(f"the chat template in {name} is too long", f"{name} のチャットテンプレートが長すぎます")
+                raise tokenizer_files.bad_model(
+                    f"the chat template in {name} is too long", f"{name} のチャットテンプレートが長すぎます"
+                )
             yield text if isinstance(text, str) else ""
 
 
@@ -161,11 +163,3 @@ def _any_case(normalizer: Any) -> bool:
                 return True
             steps += _list(step.get("normalizers"))
     return False
-
-
-def _bad_model(en: str, ja: str) -> SumikaError:
-    return SumikaError(
-        "bad_model",
-        f"The folder is not a model that can be served: {en}. Copy the model from its source again and import it again.",
-        f"このフォルダーは配備できるモデルではありません: {ja}。モデルを入手元からコピーし直してから取り込み直してください。",
-    )

@@ -30,7 +30,6 @@ _HTML = frozenset(
     "table tbody td tfoot th thead title tr tt u ul var".split()
 )
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)>")
-_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 def is_html(mark: str) -> bool:
@@ -40,8 +39,16 @@ def is_html(mark: str) -> bool:
 
 def markers(template: str) -> Iterator[str]:
     """The marks and labels that stand in `template`, a Jinja text."""
-    template = _COMMENT.sub("", template)
+    template = "".join(_written(template))
     for mark in _MARKS.findall(template):
         if not is_html(mark) and (mark[1:2] in "|｜<" or mark.startswith("[") or _STEERS.search(mark)):
             yield mark
     yield from _LABELS.findall(template)
+
+
+def _written(template: str) -> Iterator[str]:
+    """What is no comment."""
+    first, *rest = template.split("{#")
+    yield first
+    for piece in rest:
+        yield piece.partition("#}")[2]

@@ -14,6 +14,8 @@ from sumika.models.errors import SumikaError, quoted
 MOST_BYTES = 64 * 2**20
 # Of one field: Gemma's 6,249 added tokens take 1.2 MB.
 _MOST_FIELD_BYTES = 8 * 2**20
+# Brackets, and what separates fields. Gemma's has a million, one for each merge of two symbols.
+_MOST_SIGNS = 8_000_000
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _OF_OBJECT = re.compile(_STRING + rb"|[\[\]{}:,]", re.DOTALL)
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+[\[\]{}]", re.DOTALL)
@@ -28,7 +30,7 @@ def fields(file: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
         SumikaError: `bad_model`, for a file or a field of it that is too large.
     """
     found: dict[str, Any] = {}
-    for name, value in _spans(_bytes(file)):
+    for name, value in _spans(_bytes(file), file.name):
         if not wanted(name):
             continue
         if len(value) > _MOST_FIELD_BYTES:
@@ -70,11 +72,13 @@ def pieces(file: Path) -> Iterator[tuple[str, bool]]:
         return
 
 
-def _spans(data: bytes) -> Iterator[tuple[str, bytes]]:
+def _spans(data: bytes, file: str) -> Iterator[tuple[str, bytes]]:
     """Each field of the JSON object: its name and its value, as they are written."""
-    depth, name, start, at = 0, b"", -1, 0
+    depth, name, start, at, signs = 0, b"", -1, 0, 0
     while found := _TO_BRACKET.match(data, at) if depth > 1 else _OF_OBJECT.search(data, at):
-        at = found.end()
+        at, signs = found.end(), signs + 1
+        if signs > _MOST_SIGNS:
+            raise bad_model(f"{quoted(file)} has more parts than any tokenizer's", f"{quoted(file)} の要素が多すぎます")
         sign = data[at - 1 : at]
         if sign in (b"[", b"{"):
             depth += 1
@@ -140,10 +144,12 @@ def _bytes(file: Path) -> bytes:
 
 def _too_large(what: str, most: int) -> SumikaError:
     shown, mib = quoted(what), most // 2**20
+    return bad_model(f"{shown} has more than {mib} MiB, which no tokenizer needs", f"{shown} が {mib} MiB を超えています")
+
+
+def bad_model(en: str, ja: str) -> SumikaError:
     return SumikaError(
         "bad_model",
-        f"The folder is not a model that can be served: {shown} has more than {mib} MiB, which no tokenizer needs. "
-        "Copy the model from its source again and import it again.",
-        f"このフォルダーは配備できるモデルではありません: {shown} が {mib} MiB を超えています。"
-        "モデルを入手元からコピーし直してから取り込み直してください。",
+        f"The folder is not a model that can be served: {en}. Copy the model from its source again and import it again.",
+        f"このフォルダーは配備できるモデルではありません: {ja}。モデルを入手元からコピーし直してから取り込み直してください。",
     )
