@@ -2,57 +2,164 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_KEPT = "control_tokens"
+from sumika.models import tokenizer_files
+from sumika.models.control_text import LONGEST, SHORTEST, ControlText
+from sumika.models.errors import SumikaError
+from sumika.models.template_markers import is_html, markers
+
+log = logging.getLogger(__name__)
+
+_KEPT, _ANY_CASE, _RULES = "control_tokens", "control_any_case", "control_rules"
+# Which rules a base's tokens were found by; those found by older ones are looked for again in its files.
+_CURRENT = 2
 _DIGITS = re.compile(r"\d+")
-# Gemma has 6,249, of which all but eight are numbered alike; 1,000 that differ are no tokenizer that we know.
-_MOST = 1_000
+# Gemma has 6,249, of which all but a hundred are numbered alike; 4,000 that differ are no tokenizer that we know.
+_MOST = 4_000
+_PADDING = " \t\r\n\u2581"
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "processor_config.json")
+_MOST_TEMPLATE_BYTES = 2**20
+# vLLM's parsers look for these in an answer, whether the tokenizer has them or not.
+_THINKING = ("<think>", "</think>")
+_CALLING = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
 
-def told_by(folder: Path) -> dict[str, list[str]]:
+def told_by(folder: Path) -> dict[str, Any]:
     """What the registry should keep of a base's files: its control tokens, those that differ by a number once with `0` in its place.
 
-    They are the tokens that `tokenizer.json` calls special, and `tokenizer_config.json` where it lists any
-    (`added_tokens_decoder`): both of transformers' making. Files that are no such thing tell nothing here.
+    They are the tokens that its tokenizer calls special, others of its own that are written like marks, and the marks that its
+    chat template writes. A token that is a plain word ("e", "user") is not kept: a text of ordinary words would be taken apart.
+
+    Raises:
+        SumikaError: `bad_model`, for files that no tokenizer has: too large, or with too many such tokens.
     """
-    found = {_DIGITS.sub("0", token) for token in _special(folder)}
-    return {_KEPT: sorted(found, key=lambda token: (-len(token), token))[:_MOST]} if found else {}
+    tokenizer = tokenizer_files.fields(folder / "tokenizer.json", {"added_tokens", "normalizer"}.__contains__)
+    found = {_DIGITS.sub("0", token) for token in _tokens(folder, tokenizer.get("added_tokens"))}
+    if len(found) > _MOST:
+        raise tokenizer_files.bad_model(
+            f"its tokenizer has more than {_MOST:,} control tokens", f"トークナイザーの制御トークンが {_MOST:,} 個を超えています"
+        )
+    return {
+        _KEPT: sorted(found, key=lambda token: (-len(token), token)),
+        _ANY_CASE: _any_case(tokenizer.get("normalizer")),
+        _RULES: _CURRENT,
+    }
 
 
-def pattern(meta: Mapping[str, Any]) -> re.Pattern[str] | None:
-    """Finds a control token of the base whose `meta` the registry kept; None where it has none, or came before they were kept."""
-    return _compiled(tuple(meta.get(_KEPT, ())))
+def pattern(meta: Mapping[str, Any], folder: Path | None = None) -> ControlText | None:
+    """Finds the control tokens of the base whose `meta` the registry kept; None where it has none. For one that came before
+    today's rules they are looked for in its `folder`."""
+    if folder is not None and meta.get(_RULES) != _CURRENT and folder.is_dir():
+        meta = dict(meta) | _told_again(folder)
+    serve: Mapping[str, Any] = meta.get("serve", {})
+    parsed = (*(_THINKING if serve.get("reasoning_parser") else ()), *(_CALLING if serve.get("tool_call_parser") else ()))
+    return _compiled((*meta.get(_KEPT, ()), *parsed), bool(meta.get(_ANY_CASE)))
 
 
 @lru_cache(maxsize=64)
-def _compiled(tokens: tuple[str, ...]) -> re.Pattern[str] | None:
-    spelled = (r"\d+".join(map(re.escape, token.split("0"))) for token in tokens)
-    return re.compile("|".join(spelled)) if tokens else None
+def _compiled(tokens: tuple[str, ...], any_case: bool) -> ControlText | None:
+    return ControlText(tokens, any_case=any_case) if tokens else None
 
 
-def _special(folder: Path) -> Iterator[str]:
-    listed = _read(folder / "tokenizer.json").get("added_tokens")
-    decoded = _read(folder / "tokenizer_config.json").get("added_tokens_decoder")
-    tokens = [*(listed if isinstance(listed, list) else ()), *(decoded.values() if isinstance(decoded, dict) else ())]
-    for token in tokens:
-        if (
-            isinstance(token, dict)
-            and token.get("special") is True
-            and isinstance(token.get("content"), str)
-            and token["content"].strip()
-        ):
-            yield token["content"]
-
-
-def _read(file: Path) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def _told_again(folder: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}  # whether these files are good is for the engine to say; here they only tell of tokens
-    return value if isinstance(value, dict) else {}
+        return told_by(folder)
+    except SumikaError as error:
+        log.warning("the control tokens of %s can't be read (%s); those found at its import are used", folder.name, error.en)
+        return {}
+
+
+def _tokens(folder: Path, added: Any) -> Iterator[str]:
+    """Each is stripped of what surrounds it: SentencePiece's mark of a space stands before some."""
+    ignored = 0
+    for token, special in _named(folder, added):
+        bare = token.strip(_PADDING)
+        if len(bare) > LONGEST:
+            raise tokenizer_files.bad_model("one of its control tokens is too long", "長すぎる制御トークンがあります")
+        if _is_mark(bare) if special else _is_marklike(bare):
+            yield bare
+        elif special and bare:
+            ignored += 1
+    if ignored:
+        log.warning(
+            "%d tokens that the tokenizer of %s calls special are plain text, and stay so in what users write",
+            ignored,
+            folder.name,
+        )
+    for template in _templates(folder):
+        yield from markers(template)
+
+
+def _is_mark(token: str) -> bool:
+    """Whether it can be parted, and is no word: no user means anything else by it."""
+    return len(token) >= SHORTEST and (unicodedata.category(token[0])[0] in "PS")
+
+
+def _is_marklike(token: str) -> bool:
+    """Of what a tokenizer has and does not call special: words of every kind, runs of spaces, HTML, and marks."""
+    return len(token) >= SHORTEST and token[0] + token[-1] in ("<>", "[]", "||") and not is_html(token)
+
+
+def _named(folder: Path, added: Any) -> Iterator[tuple[str, bool]]:
+    """Each token that the files name, and whether they call it special."""
+    for token in _list(added):
+        yield from _told(token)
+    config = tokenizer_files.fields(folder / "tokenizer_config.json", _names_tokens)
+    for token in _list(config.pop("added_tokens_decoder", None)):
+        yield from _told(token)
+    for named in (*config.values(), *tokenizer_files.fields(folder / "special_tokens_map.json", _names_tokens).values()):
+        for token in _list(named):
+            yield from _told(token, special=True)
+    for token in tokenizer_files.fields(folder / "added_tokens.json", lambda _: True):
+        yield token, False
+    yield from tokenizer_files.pieces(folder / "tokenizer.model")
+
+
+def _names_tokens(field: str) -> bool:
+    return field.endswith(("_token", "special_tokens")) or field == "added_tokens_decoder"
+
+
+def _list(named: Any) -> Iterable[Any]:
+    return named if isinstance(named, list) else named.values() if isinstance(named, dict) and "content" not in named else [named]
+
+
+def _told(token: Any, *, special: bool = False) -> Iterator[tuple[str, bool]]:
+    content = token.get("content") if isinstance(token, dict) else token
+    if isinstance(content, str):
+        yield content, special or (isinstance(token, dict) and token.get("special") is True)
+
+
+def _templates(folder: Path) -> Iterator[str]:
+    for name in _TEMPLATES:
+        file = folder / name
+        if name.endswith(".json"):
+            value = tokenizer_files.fields(file, "chat_template".__eq__).get("chat_template")
+            texts = [entry.get("template") if isinstance(entry, dict) else entry for entry in _list(value)]
+        else:
+            texts = [tokenizer_files.text(file)]
+        for text in texts:
+            if isinstance(text, str) and len(text) > _MOST_TEMPLATE_BYTES:
+                raise tokenizer_files.bad_model(
+                    f"the chat template in {name} is too long", f"{name} のチャットテンプレートが長すぎます"
+                )
+            yield text if isinstance(text, str) else ""
+
+
+def _any_case(normalizer: Any) -> bool:
+    """Whether the tokenizer makes small letters of large ones."""
+    steps = [normalizer]
+    while steps:
+        step = steps.pop()
+        if isinstance(step, dict):
+            if step.get("type") == "Lowercase" or step.get("lowercase") is True:
+                return True
+            steps += _list(step.get("normalizers"))
+    return False

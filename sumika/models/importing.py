@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, archive, artifacts, canary, controls, registry, tasks, tensors
+from sumika.models import adapter_rules, archive, artifacts, canary, controls, registry, tasks, tensors, tokenizer_regex
 from sumika.models.archive_header import Header, bad_archive
 from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
@@ -171,6 +171,7 @@ def _check_base(folder: Path) -> str:
         raise _bad_model(
             "no tokenizer is there (tokenizer.json or tokenizer.model)", "トークナイザー(tokenizer.json など)がありません"
         )
+    tokenizer_regex.check(folder)
     weights = {path.name for path in folder.glob("*.safetensors")}
     if (folder / _INDEX).is_file():
         named = _read_json(folder, _INDEX).get("weight_map", {})

@@ -41,6 +41,7 @@ from sumika.serving.gate import Gate
 from sumika.serving.inference import Gateway, Inference
 from sumika.serving.known_keys import KeyAuthenticator
 from sumika.serving.last_used import LastUsed
+from sumika.serving.limiting.grammars import GrammarBudget
 from sumika.serving.limiting.limiter import Limiter
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import UNKNOWN, Metrics
@@ -76,7 +77,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     drain = drain or Drain()
     limits = settings.gateway
     worker_id = secrets.token_hex(8)
-    directory = Directory(store, worker_id, os.getpid())
+    directory = Directory(store, worker_id, os.getpid(), settings.layout.artifacts)
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
     recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
@@ -100,6 +101,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
         quarantine,
         Throughput(),
         CacheSalts(settings.layout.cache_key),
+        GrammarBudget(),
         drain,
         tracing,
     )

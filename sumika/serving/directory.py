@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sumika.models import aliases, clock, controls, engines, keys, limits, moves, registry, tasks, teams
 from sumika.models.aliases import Alias
+from sumika.models.control_text import ControlText
 from sumika.models.engines import EngineRow, GatewayRow
 from sumika.models.errors import SumikaError
 from sumika.models.limits import Limits
@@ -51,7 +52,7 @@ class Target:
     tools: bool = False
     reasoning: bool = False
     context: int | None = None
-    controls: re.Pattern[str] | None = None
+    controls: ControlText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,9 @@ class Snapshot:
 class Directory:
     """The current snapshot, and the requests that run on what it led to."""
 
-    def __init__(self, store: Store, worker_id: str, pid: int) -> None:
+    def __init__(self, store: Store, worker_id: str, pid: int, artifacts: Path) -> None:
         self._store = store
+        self._artifacts = artifacts
         self._worker_id = worker_id
         self._pid = pid
         self._beaten = 0.0
@@ -203,7 +205,7 @@ class Directory:
             versions = registry.by_ids(connection, ids)
             versions |= registry.by_ids(connection, {v.engine_base_id for v in versions.values()} - ids)
             held = {move.alias for move in moves.list_open(connection) if move.step in ("holding", "returning")}
-            routes = {alias.name: _route(alias, versions, alias.name in held) for alias in pointed}
+            routes = {alias.name: self._route(alias, versions, alias.name in held) for alias in pointed}
             by_base: defaultdict[int, list[EngineRow]] = defaultdict(list)
             for engine in engines.list_all(connection):
                 by_base[engine.base_id].append(engine)
@@ -212,21 +214,19 @@ class Directory:
             ends = known_keys.first_end(valid)
             return Snapshot(now, routes, rows_by_base, valid, ends, limits.list_all(connection), teams.ids(connection))
 
+    def _route(self, alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:
+        canary = self._target(versions, alias.canary_id) if alias.canary_id is not None else None
+        main, moved_at = self._target(versions, alias.version_id), clock.parse(alias.moved_at)
+        return Route(alias.name, main, moved_at, canary, alias.canary_share or 0, holding)
 
-def _route(alias: Alias, versions: Mapping[int, Version], holding: bool) -> Route:
-    canary = _target(versions, alias.canary_id) if alias.canary_id is not None else None
-    main, moved_at = _target(versions, alias.version_id), clock.parse(alias.moved_at)
-    return Route(alias.name, main, moved_at, canary, alias.canary_share or 0, holding)
-
-
-def _target(versions: Mapping[int, Version], version_id: int) -> Target:
-    version = versions[version_id]
-    meta = versions[version.engine_base_id].meta
-    serve: Mapping[str, Any] = meta.get("serve", {})
-    return Target(
-        str(version.ref), version.kind, version.engine_base_id, tasks.of(meta), bool(serve.get("tool_call_parser")),
-        bool(serve.get("reasoning_parser")), serve.get("max_model_len"), controls.pattern(meta),
-    )  # fmt: skip
+    def _target(self, versions: Mapping[int, Version], version_id: int) -> Target:
+        version = versions[version_id]
+        base = versions[version.engine_base_id]
+        serve: Mapping[str, Any] = base.meta.get("serve", {})
+        return Target(
+            str(version.ref), version.kind, base.id, tasks.of(base.meta), bool(serve.get("tool_call_parser")),
+            bool(serve.get("reasoning_parser")), serve.get("max_model_len"), controls.pattern(base.meta, self._artifacts / base.folder),
+        )  # fmt: skip
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from sumika.serving.drain import Drain
 from sumika.serving.engine_errors import BROKEN
 from sumika.serving.fair_queue import Turn
 from sumika.serving.fitting import check_fits
+from sumika.serving.limiting.grammars import GrammarBudget
 from sumika.serving.limiting.limiter import Limiter
 from sumika.serving.metering import Metering
 from sumika.serving.metrics import Metrics
@@ -53,6 +54,7 @@ class Gateway:
     quarantine: Quarantine
     throughput: Throughput
     salts: CacheSalts
+    grammars: GrammarBudget
     drain: Drain
     tracing: Tracing | None = None
 
@@ -108,6 +110,7 @@ class Inference:
         target = route.target(principal.id)
         record.alias, record.version = route.alias, target.version
         check_fits(route.alias, target, self._operation, request)
+        gateway.grammars.take(principal.owner, request.grammar)
         estimate = request.estimate(len(body))
         record.prompt_estimate = estimate - request.most_completion
         turn = turns.turn(snapshot.limits, principal, turns.asked(scope["headers"]), estimate)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 
 from sumika.models import registry, schema
+from sumika.serving.limiting import grammars
 from tests.fake_apis import vector
 from tests.integration.conftest import Stack, until
 
@@ -123,6 +124,44 @@ def test_control_tokens_in_what_a_client_wrote_reach_the_engine_as_text(stack: S
         assert http.post(path, json=body).status_code == 200
         talk = registry.newest(connection, "talk-base")
     assert talk and "あ< |im_end|>い" in json.dumps(stack.asked(talk)["body"], ensure_ascii=False)
+
+
+def test_control_tokens_of_two_parts_or_in_arguments_reach_no_engine(stack: Stack) -> None:
+    """Neither joined by vLLM nor read by it out of JSON."""
+    halves = [{"type": "text", "text": "あ<|im_"}, {"type": "text", "text": "end|>い"}]
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "\\u003c|im_end|>"}'}}
+    chat = [
+        {"role": "user", "content": halves},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "x"},
+    ]
+    with stack.client() as http, stack.store.read() as connection:
+        talk = registry.newest(connection, "talk-base")
+        assert talk
+        assert http.post("/v1/chat/completions", json={"model": "talk", "messages": chat}).status_code == 200
+        sent = stack.asked(talk)["body"]["messages"]
+        assert (
+            sent[0]["content"] == "あ<|im_\nend|>い"
+            and sent[1]["tool_calls"][0]["function"]["arguments"] == '{"a": "< |im_end|>"}'
+        )
+        body = {"model": "talk", "max_tokens": 9, "messages": [USER], "system": halves}
+        assert http.post("/v1/messages", json=body).status_code == 200
+        assert stack.asked(talk)["body"]["system"] == "あ< |im_end|>い"
+
+
+def test_different_schemas_of_one_owner_have_a_bound_and_one_schema_has_none(stack: Stack) -> None:
+    def ask(secret: str, number: int) -> httpx.Response:
+        schema = {"type": "object", "properties": {f"p{number}": {"type": "string"}}}
+        answer = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with stack.client(secret) as http:
+            return http.post("/v1/chat/completions", json={"model": "talk", "messages": [USER], "response_format": answer})
+
+    one, other = stack.new_key()[0], stack.new_key()[0]
+    told = [ask(one, number) for number in range(2 * grammars.MOST + 1)]  # the minute may end meanwhile
+    refused = next(answer for answer in told if answer.status_code == 429)
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded" and 1 <= int(refused.headers["retry-after"]) <= 60
+    assert {answer.status_code for answer in told} == {200, 429}
+    assert ask(other, 0).status_code == 200
 
 
 def test_responses_by_the_openai_client(client: openai.OpenAI) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sumika.models.errors import SumikaError
-from sumika.serving.requests import ChatRequest, CompletionRequest, parse
+from sumika.serving.requests import ChatRequest, CompletionRequest, MessagesRequest, parse
 
 USER = [{"role": "user", "content": "x"}]
 GOOD: dict[str, Any] = {"model": "m", "messages": USER}
@@ -149,3 +149,39 @@ def test_json_that_is_refused_as_such_says_why(body: bytes, why: str) -> None:
 )
 def test_body_that_would_keep_a_worker_busy_or_be_read_otherwise_is_refused(body: bytes) -> None:
     assert refused(body).code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "stop", ["", [""], ["a", ""], "x" * 1_025, ["x" * 1_048_576], ["x" * 65_536] * 4, ["a"] * 5], ids=lambda stop: str(stop)[:20]
+)
+def test_stop_is_short_and_not_empty(stop: Any) -> None:
+    assert (refused(GOOD | {"stop": stop}).param or "").startswith("stop")
+    assert (refused({"model": "m", "prompt": "x", "stop": stop}, CompletionRequest).param or "").startswith("stop")
+    sequences = stop if isinstance(stop, list) else [stop]
+    body = {"model": "m", "max_tokens": 5, "messages": USER, "stop_sequences": sequences}
+    assert (refused(body, MessagesRequest).param or "").startswith("stop_sequences")
+
+
+def test_stop_that_somebody_means_is_taken() -> None:
+    for stop in ("。", ["\n\n", "x" * 1_024], [], None):
+        parse(ChatRequest, json.dumps(GOOD | {"stop": stop}).encode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("[" * 100_000, "nested"),
+        ('{"a":' * 33 + "1" + "}" * 33, "nested"),
+        ('{"a": "\\ud800"}', "surrogate"),
+        ('{"\\ud800": 1}', "surrogate"),
+    ],
+)
+def test_arguments_that_no_template_can_write_are_refused(arguments: str, why: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    told = refused(GOOD | {"messages": [*USER, {"role": "assistant", "tool_calls": [call]}]})
+    assert told.code == "invalid_request" and why in told.en and (told.param or "").endswith("arguments")
+
+
+def test_arguments_that_are_no_json_are_taken() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
+    parse(ChatRequest, json.dumps(GOOD | {"messages": [*USER, {"role": "assistant", "tool_calls": [call]}]}).encode())

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sumika.serving.requests.fields import MAX_TOKENS, Asked, Dropped, Id, Name, Strict, Text
+from sumika.serving.requests.anthropic_parts import part_conversation
+from sumika.serving.requests.fields import MAX_TOKENS, Asked, Dropped, Id, Name, StopText, Strict, Text
 from sumika.serving.requests.parts import MAX_PARTS, no_media
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.schemas import AnswerSchema, Schema
 from sumika.serving.requests.tools import MAX_TOOLS
@@ -153,6 +155,9 @@ class CountTokensRequest(Asked):
         body: dict[str, Any] = _without_marks(super()._body())
         return body
 
+    def _part(self, body: Body, plain: Plain) -> None:
+        part_conversation(body, plain, plain.alone())
+
 
 class MessagesRequest(CountTokensRequest):
     SALTED = COUNTED = True
@@ -162,7 +167,7 @@ class MessagesRequest(CountTokensRequest):
     temperature: float | None = Field(default=None, ge=0, le=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=1_000_000)
-    stop_sequences: Annotated[list[str], Field(max_length=4)] | None = None
+    stop_sequences: Annotated[list[StopText], Field(max_length=4)] | None = None
     stream: bool | None = None
     metadata: UserMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
@@ -182,6 +187,14 @@ class MessagesRequest(CountTokensRequest):
     @property
     def uses_tools(self) -> bool:
         return bool(self.tools) and (self.tool_choice is None or self.tool_choice.type != "none")
+
+    @property
+    def grammar(self) -> Any:
+        choice = self.tool_choice
+        must_call = choice is not None and choice.type in ("any", "tool")
+        called = [tool.input_schema for tool in self.tools or () if must_call and choice and choice.name in (None, tool.name)]
+        answer = self.output_config.format if self.output_config is not None else None
+        return [*called, *([answer.schema_] if answer is not None else [])] or None
 
 
 def _without_marks(body: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sumika.serving.requests.fields import MAX_TOKENS, Dropped, Effort, Generating, Metadata, Name, ServiceTier, Strict, Text
-from sumika.serving.requests.messages import Message
+from sumika.serving.requests.messages import Message, part_conversation
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.schemas import AnswerSchema
 from sumika.serving.requests.tools import NamedTool, ToolChoice, Tools
@@ -73,8 +74,19 @@ class ChatRequest(Generating):
     def uses_tools(self) -> bool:
         return self.tools is not None and self.tool_choice != "none"
 
+    @property
+    def grammar(self) -> Any:
+        answer = self.response_format.json_schema if self.response_format is not None else None
+        named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        must_call = named is not None or self.tool_choice == "required"
+        called = [tool.function.parameters for tool in self.tools or () if must_call and named in (None, tool.function.name)]
+        return [*called, *([answer.schema_] if answer is not None else [])] or None
+
     def _body(self) -> dict[str, Any]:
         return super()._body() | {"messages": [message.told() for message in self.messages]}
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        part_conversation(body, plain)
 
 
 def _wrong(en: str, ja: str) -> Exception:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from sumika.serving.requests.fields import Asked, Dropped
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 
 _MOST = 2_048
@@ -36,3 +37,8 @@ class EmbeddingRequest(Asked):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1, le=65_536)
     user: Dropped | None = None
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        plain.texts(body, "input")
+        if isinstance(texts := body["input"], list):
+            body["input"] = [plain.name(text) for text in texts]

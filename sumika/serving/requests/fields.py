@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sumika.serving.requests.plain import parted
+from sumika.models.control_text import ControlText
+from sumika.serving.requests.plain import Body, Plain
 
 MAX_CHOICES = 8
 MAX_TOKENS = 1_000_000
@@ -17,7 +17,9 @@ USUAL_TOKENS = 1024
 # A Japanese character is three bytes of UTF-8 and about one token; four letters of English are one too.
 BYTES_PER_TOKEN = 3
 
-Stop = str | Annotated[list[str], Field(max_length=4)]
+# An engine looks for each in every piece of an answer; an empty one would be found at once.
+StopText = Annotated[str, Field(min_length=1, max_length=1_024)]
+Stop = StopText | Annotated[list[StopText], Field(max_length=4)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=65_536)]
@@ -81,8 +83,13 @@ class Asked(Strict):
         """Whether tokens are set aside to think with, which only an engine with a reasoning parser can count."""
         return False
 
+    @property
+    def grammar(self) -> Any:
+        """What an engine makes a grammar of, before it answers; None where the answer is free."""
+        return None
+
     def upstream(
-        self, version: str, salt: str | None = None, controls: re.Pattern[str] | None = None, *, running_usage: bool = False
+        self, version: str, salt: str | None = None, controls: ControlText | None = None, *, running_usage: bool = False
     ) -> bytes:
         """The body for the engine: what the client set, less what is ours, on the version its alias leads to. `salt` parts
         the prefix cache: the time to a first token tells who has sent the same text before. What `controls` finds in texts
@@ -92,10 +99,12 @@ class Asked(Strict):
             body["cache_salt"] = salt
         if running_usage and "stream_options" in body:
             body["stream_options"] |= {"continuous_usage_stats": True}
-        written = json.dumps(body, ensure_ascii=False)
-        if controls is not None and controls.search(written):
-            written = json.dumps(parted(body, controls), ensure_ascii=False)
-        return written.encode()
+        if controls is not None:
+            self._part(body, Plain(controls))
+        return json.dumps(body, ensure_ascii=False).encode()
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        """Take the control tokens out of all texts of `body` that a template or the tokenizer reads."""
 
     def _body(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True, exclude_unset=True, by_alias=True, exclude={"model", *self.DROPPED})

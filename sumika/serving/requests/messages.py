@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from sumika.serving.requests.fields import Id, Strict
 from sumika.serving.requests.parts import Parts
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
-from sumika.serving.requests.tools import MAX_TOOLS, ToolCall
+from sumika.serving.requests.tools import MAX_TOOLS, ToolCall, part_call, part_tool
 
 # What a newer client says for `system`; chat templates know the older word.
 _SYSTEM = ("system", "developer")
@@ -62,6 +63,21 @@ class Message(Strict):
         for call in body.get("tool_calls", ()):
             call.pop("index", None)
         return body
+
+
+def part_conversation(body: Body, plain: Plain) -> None:
+    """The tools and messages of `body`."""
+    for tool in body.get("tools", ()):
+        part_tool(tool["function"], plain)
+    for message in body.get("messages", ()):
+        plain.texts(message, "name", "reasoning")
+        if isinstance(content := message.get("content"), list):
+            message["content"] = plain.joined(content)
+        else:
+            plain.texts(message, "content")
+        for call in message.get("tool_calls", ()):
+            part_call(call, plain)
+        plain.names(message, "tool_call_id")
 
 
 def _wrong(en: str, ja: str) -> Exception:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from sumika.models.errors import SumikaError, quoted
 from sumika.serving.requests.problems import invalid
 
-_MAX_DEPTH = 32
+MAX_DEPTH = 32
 # Of all objects together, and characters of one: pydantic tells what is wrong with each, and a worker answers nobody meanwhile.
 _MAX_KEYS = 50_000
 _MAX_KEY_LENGTH = 1_024
@@ -42,7 +42,7 @@ def read_json(body: bytes) -> Any:
     try:
         # Text first: json.loads would guess UTF-16 and 32 from bytes.
         data = _DECODER.decode(body.decode("utf-8"))
-        if _check(data, _MAX_DEPTH) > _MAX_KEYS:
+        if _check(data, MAX_DEPTH) > _MAX_KEYS:
             raise _Refused(_TOO_MANY)
         return data
     except (ValueError, RecursionError) as error:
@@ -70,14 +70,14 @@ def _no_constant(name: str) -> None:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check(value: Any, depth: int) -> int:
     """How many keys the objects in `value` have. Bounds the depth, the length of a key and the size of numbers, and refuses
     lone surrogates, which would fail later and elsewhere."""
     if depth == 0:
-        raise _Refused(f"it is nested deeper than {_MAX_DEPTH} levels")
+        raise _Refused(f"it is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, list):
@@ -91,7 +91,7 @@ def _check(value: Any, depth: int) -> int:
 
 
 def _check_text(text: str) -> None:
-    if not text.isascii() and _SURROGATE.search(text):
+    if not text.isascii() and SURROGATE.search(text):
         raise _Refused("a text holds half of a surrogate pair")
 
 

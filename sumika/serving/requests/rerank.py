@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from sumika.serving.requests.fields import Asked
+from sumika.serving.requests.plain import Body, Plain
 
 _MOST = 1_000
 
@@ -22,3 +23,8 @@ class RerankRequest(Asked):
     top_n: int | None = Field(default=None, ge=1, le=_MOST)
     max_tokens_per_doc: int | None = Field(default=None, ge=1, le=1_000_000)
     return_documents: bool | None = None
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        """Each document stands behind the query, in a prompt of its own."""
+        body["query"] = plain.text(body["query"])
+        body["documents"] = [plain.after(body["query"], document) for document in body["documents"]]

@@ -20,9 +20,10 @@ from sumika.serving.requests.fields import (
     Text,
 )
 from sumika.serving.requests.parts import MAX_PARTS, no_media
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.schemas import AnswerSchema, Schema
-from sumika.serving.requests.tools import MAX_TOOLS, Arguments, Choice
+from sumika.serving.requests.tools import MAX_TOOLS, Arguments, Choice, part_call, part_tool
 
 _MOST_ITEMS = 4_096
 _STATUS = Literal["completed", "incomplete", "in_progress"]
@@ -220,9 +221,37 @@ class ResponsesRequest(Asked):
     def uses_tools(self) -> bool:
         return bool(self.tools) and self.tool_choice != "none"
 
+    @property
+    def grammar(self) -> Any:
+        answer = self.text.format if self.text is not None else None
+        named = self.tool_choice.name if isinstance(self.tool_choice, NamedFunctionTool) else None
+        must_call = named is not None or self.tool_choice == "required"
+        called = [tool.parameters for tool in self.tools or () if must_call and named in (None, tool.name)]
+        return [*called, *([answer.schema_] if answer is not None and answer.schema_ is not None else [])] or None
+
     def _body(self) -> dict[str, Any]:
         body = super()._body() | {"store": False}
         body["input"] = self.input if isinstance(self.input, str) else [item.told() for item in self.input]
         if "message.output_text.logprobs" in (self.include or ()):
             body["include"] = ["message.output_text.logprobs"]
         return body
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        for tool in body.get("tools", ()):
+            part_tool(tool, plain)
+        plain.texts(body, "instructions", "input")
+        for item in body["input"] if isinstance(body["input"], list) else ():
+            _part_item(item, plain)
+
+
+def _part_item(item: Body, plain: Plain) -> None:
+    if item["type"] == "function_call":
+        part_call(item, plain)
+    elif item["type"] == "reasoning":
+        for thought in (*item.get("content", ()), *item["summary"]):
+            plain.texts(thought, "text")
+    elif isinstance(content := item.get("content"), list):
+        item["content"] = plain.joined(content)
+    else:
+        plain.texts(item, "content", "output")
+        plain.names(item, "call_id")

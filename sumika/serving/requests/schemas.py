@@ -25,7 +25,7 @@ _MAX_COUNT = 10_000
 _MAX_REFERENCES = 200
 _MAX_CHAIN = 32
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
-_NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 _VALUES = frozenset({"const", "default", "example", "examples", "enum"})
 
 
@@ -64,7 +64,7 @@ def _as_compiled(schema: Any) -> Any:
 def _value_as_compiled(key: str, value: Any) -> Any:
     if key in _VALUES:
         return value
-    if key in _NAMED and isinstance(value, dict):
+    if key in NAMED and isinstance(value, dict):
         return {name: _as_compiled(item) for name, item in value.items()}
     return _as_compiled(value)
 
@@ -104,7 +104,7 @@ class _Look:
 
     def _keyword(self, key: str, value: Any, depth: int) -> None:
         _check_form(key, value)
-        if key in _NAMED:
+        if key in NAMED:
             self._count(value, depth)
             for name, item in value.items():
                 self.text += len(name)
@@ -159,7 +159,7 @@ class _Look:
 
 def _check_form(key: str, value: Any) -> None:
     """What chat templates read of a tool's schema without asking what it is; llguidance never sees that of a tool that may be left out."""
-    if key in _NAMED and not (isinstance(value, dict) and all(isinstance(item, dict | bool) for item in value.values())):
+    if key in NAMED and not (isinstance(value, dict) and all(isinstance(item, dict | bool) for item in value.values())):
         raise _refused(f"{key} must be an object of schemas", f"{key} はスキーマのオブジェクトにしてください")
     if key in ("type", "required"):
         texts = value if isinstance(value, list) else [value] if key == "type" else [None]

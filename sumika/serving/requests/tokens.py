@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from sumika.serving.requests.fields import Asked
-from sumika.serving.requests.messages import Message
+from sumika.serving.requests.messages import Message, part_conversation
+from sumika.serving.requests.plain import Body, Plain
 from sumika.serving.requests.problems import refused
 from sumika.serving.requests.tools import Tools
 
@@ -39,6 +40,9 @@ class TokenizeRequest(Asked):
     def _body(self) -> dict[str, Any]:
         told = {"messages": [message.told() for message in self.messages]} if self.messages is not None else {}
         return super()._body() | told
+
+    def _part(self, body: Body, plain: Plain) -> None:
+        part_conversation(body, plain)
 
 
 class DetokenizeRequest(Asked):

@@ -1,0 +1,135 @@
+"""Finds control tokens spelled in a text, and parts them so that they stay text.
+
+A tokenizer may normalise a text before it looks for its tokens: full-width letters become narrow, marks that can't be seen
+vanish. So tokens are looked for in what is left of a text when all of that is done to it: its folded form.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, chain, groupby, islice
+
+_PLAIN = re.compile(r"[\t\n\r -~]*")
+# Where compatible forms of other characters lie, and marks that some normaliser leaves out: the basic plane, musical,
+# mathematical and enclosed symbols, tags and variation selectors.
+_LOOKED_AT = (range(0x1_0000), range(0x1_D100, 0x1_D800), range(0x1_F100, 0x1_F200), range(0xE_0000, 0xE_0200))
+# Marks above and below, joiners, directions, controls other than white space.
+_LEFT_OUT = ("Mn", "Me", "Cf", "Cc")
+_SPACES = "\t\n\r"
+# What SentencePiece writes for a space.
+_SPACE_MARK = "\u2581"
+# How deep common beginnings of tokens are written as groups; each level is one of Python's own when they are compiled.
+_MOST_LEVELS = 12
+LONGEST = 256
+# Who spells so many in one text gets a space behind everything that could begin one, which takes a hundredth of the time.
+_MANY = 1_000
+# Two characters with a space between them are no token, but one could be left.
+SHORTEST = 3
+
+
+class ControlText:
+    """The control tokens `tokens`, however a text may spell them. `0` in a token stands for any number; with `any_case`, small
+    letters and large ones are the same."""
+
+    def __init__(self, tokens: Iterable[str], *, any_case: bool = False) -> None:
+        self._any_case = any_case
+        folded = sorted({token for token in map(self._fold, tokens) if len(token) >= SHORTEST}, reverse=True)
+        starts = {start for token in folded for start in ("0123456789" if token[0] == "0" else _alike(token[0]))}
+        self._start = re.compile(f"[{re.escape(''.join(sorted(starts)))}]" if starts else "(?!)")
+        self._spaced = {ord(start): " ".join([*(_folded(start) if len(_folded(start)) > 1 else start), ""]) for start in starts}
+        self._tokens = re.compile(_pattern([_parts(token) for token in folded]) or "(?!)")
+
+    def search(self, text: str) -> bool:
+        """Whether `text` spells one of them."""
+        return self._start.search(text) is not None and self._tokens.search(self._fold(text)) is not None
+
+    def spans(self, tail: str, text: str) -> bool:
+        """Whether `text` ends a token that begins in `tail`, the `tail` of what stands before it."""
+        return bool(tail) and self._tokens.search(tail + self._fold(text[: 4 * LONGEST])) is not None
+
+    def tail(self, text: str) -> str:
+        """As much of the end of `text` as could begin a token."""
+        end = text[-4 * LONGEST :]
+        return self._fold(end)[-LONGEST:] if self._start.search(end) else ""
+
+    def parted(self, text: str) -> str:
+        """`text` with a space in each of them: `<|im_end|>` becomes `< |im_end|>`, and the label `USER:` becomes `USER :`.
+
+        It is looked through again until none is found, since one token may hold another.
+        """
+        while self._start.search(text) and (found := list(islice(self._tokens.finditer(self._fold(text)), _MANY))):
+            text = "".join(_with_spaces(text, found)) if len(found) < _MANY else text.translate(self._spaced)
+        return text
+
+    def _fold(self, text: str) -> str:
+        folded = text if _is_plain(text) else _folded(text)
+        return folded.lower() if self._any_case else folded
+
+
+def _with_spaces(text: str, found: Sequence[re.Match[str]]) -> Iterator[str]:
+    """The pieces of `text`, of whose folded form the tokens were `found`."""
+    ends = range(1, len(text) + 1) if _is_plain(text) else list(accumulate(map(_folded_length, text)))
+    done = 0
+    for token in found:
+        inside = token.end() - 1 if token[0].endswith(":") else token.start() + 1
+        last = bisect_left(ends, inside)  # the character whose folded form reaches as far
+        if ends[last] < token.end():
+            yield f"{text[done : last + 1]} "
+        else:  # one character folds to all that is left of the token (U+2026 to three dots), so it is written out
+            yield text[done:last] + " ".join(_folded(text[last]))
+        done = last + 1
+    yield text[done:]
+
+
+def _is_plain(text: str) -> bool:
+    return _PLAIN.fullmatch(text) is not None
+
+
+def _folded(text: str) -> str:
+    return _left_out().sub("", unicodedata.normalize("NFKD", text)).replace(_SPACE_MARK, " ")
+
+
+@lru_cache(maxsize=65_536)
+def _folded_length(character: str) -> int:
+    return len(_folded(character))
+
+
+@lru_cache(maxsize=1)
+def _left_out() -> re.Pattern[str]:
+    codes = [code for code in chain(*_LOOKED_AT) if unicodedata.category(chr(code)) in _LEFT_OUT and chr(code) not in _SPACES]
+    runs = ([code for _, code in run] for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0]))
+    return re.compile(f"[{''.join(f'{chr(run[0])}-{chr(run[-1])}'.replace(chr(92), chr(92) * 2) for run in runs)}]+")
+
+
+def _alike(character: str) -> str:
+    """The characters whose folded form holds `character`, in either case."""
+    return _alike_by_part().get(character, character)
+
+
+@lru_cache(maxsize=1)
+def _alike_by_part() -> dict[str, str]:
+    found: defaultdict[str, str] = defaultdict(str)
+    for character in map(chr, chain(*_LOOKED_AT)):
+        for part in set(_folded(character)) | set(_folded(character).lower()):
+            found[part] += character
+    return found
+
+
+def _pattern(tokens: Sequence[tuple[str, ...]], levels: int = _MOST_LEVELS) -> str:
+    """One expression for all of them, each in its parts. What begins alike stands together, so that a text of beginnings costs
+    little."""
+    by_first: defaultdict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    for token in tokens:
+        by_first[token[:1]].append(token[1:])
+    if len(tokens) == 1 or not levels:
+        return "|".join(map("".join, tokens))
+    return "|".join(first[0] + f"(?:{_pattern(rests, levels - 1)})" if first else "" for first, rests in by_first.items())
+
+
+def _parts(token: str) -> tuple[str, ...]:
+    return tuple("[0-9]+" if character == "0" else re.escape(character) for character in token)
