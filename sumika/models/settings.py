@@ -38,6 +38,8 @@ class EngineSettings(BaseModel):
     command: list[NonEmpty] = Field(
         default_factory=lambda: [sys.executable, "-m", "vllm.entrypoints.openai.api_server"], min_length=1
     )
+    # Of trainings too.
+    sandbox: Literal["auto", "bubblewrap", "landlock", "none"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     start_timeout_s: float = Field(default=900, gt=0)
     stop_timeout_s: float = Field(default=30, ge=0)

@@ -8,17 +8,18 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Connection
 
-from sumika.models import engines, leases, tasks
+from sumika.models import engines, leases, sandbox, tasks
 from sumika.models.canary import Verdict
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.integrity import Integrity
 from sumika.models.leases import Lease
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
@@ -27,6 +28,7 @@ from sumika.serving import engine_logs, liveness, process, vllm
 from sumika.serving.adapters import Adapters
 from sumika.serving.backoff import Backoff
 from sumika.serving.engine_client import EngineClient
+from sumika.serving.engine_view import EngineView
 from sumika.serving.memory import Device
 from sumika.serving.process import ProcessId
 from sumika.serving.room import Room
@@ -49,7 +51,7 @@ _NOT_THE_ENGINES_FAULT = ("fenced", "store_unavailable")
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """What every keeper needs besides its own engine. `traces_url`: where engines send their spans."""
+    """What every keeper needs besides its own engine. `traces_url`: where engines send their spans; `sandbox`: what they run in."""
 
     store: Store
     home: Home
@@ -58,6 +60,12 @@ class EngineContext:
     lease: Lease
     room: Room
     traces_url: str | None = None
+    sandbox: sandbox.Kind = "none"
+    _files: dict[int, Integrity] = field(default_factory=dict)
+
+    def files_of(self, base: Version) -> Integrity:
+        """One for all engines of a base, so that its weights are hashed once."""
+        return self._files.setdefault(base.id, Integrity(base, self.home.artifacts / base.folder))
 
     @contextmanager
     def write(self, *, quiet: bool = False) -> Iterator[Connection]:
@@ -88,7 +96,10 @@ class Keeper:
         self._client: EngineClient | None = None
         self._sleeper = Sleeper(context.room, row.id)
         self._wake = asyncio.Event()
-        self.adapters = Adapters(context.home.artifacts)
+        self._view = EngineView(context.home, row.id, base)
+        self._files = context.files_of(base)
+        self._hashing: asyncio.Task[None] | None = None
+        self.adapters = Adapters(context.home.artifacts, self._view.adapters)
         self.aim: Aim = "sleep" if row.state == "asleep" else "serve"
         self.may_rest: Callable[[], bool] = lambda: False
         self.state: engines.State = row.state
@@ -119,6 +130,7 @@ class Keeper:
             finally:
                 self.state = "failed"
                 self.adapters.forget()
+                self._stop_hashing()
                 await self._drop_client()
             await self._end_process()
             await asyncio.sleep(self._pause())
@@ -148,14 +160,21 @@ class Keeper:
     async def _live(self) -> None:
         self._ready_at = None
         adopted = self._process is not None and self._process.alive()
-        live = self._process if adopted and self._process is not None else self._start()
+        live = self._process if adopted and self._process is not None else await self._started()
         if adopted:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
         self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
+        self._hashing = asyncio.create_task(asyncio.to_thread(self._files.check_all))
         await self._become_ready(live, client, adopted)
         # One that was found serving has served since it started, for all we know: our own restart doesn't make it young again.
         self._ready_at = time.monotonic() - (live.age_s() if adopted and self._row.state == "ready" else 0.0)
         await self._serve(live, client)
+
+    async def _started(self) -> ProcessId:
+        """Raises SumikaError `broken_artifact`, before it has read a file that isn't as it was imported."""
+        self._files.check_names()
+        await asyncio.to_thread(self._files.check_small)
+        return self._start()
 
     def _start(self) -> ProcessId:
         context = self._context
@@ -163,9 +182,10 @@ class Keeper:
         try:
             place = context.room.claim(self.id, self.base, self.folder)
             argv = vllm.arguments(context.settings, context.device, self.base, self.folder, self._row.socket, place.share)
-            env = vllm.environment(context.settings, context.device, context.home, place.pool.uuid)
+            env = vllm.environment(context.settings, context.device, self._view.cache, place.pool.uuid)
             argv, env = argv + traces.arguments(context.traces_url), env | traces.environment(context.traces_url)
-            self._process = process.start(argv, env, self.log_file)
+            view = self._view.make(network=context.traces_url is not None)
+            self._process = process.start(argv, env, self.log_file, context.sandbox, view)
         except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
             raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
         self.state = "starting"
@@ -188,6 +208,9 @@ class Keeper:
             self.state = "asleep"  # the row of one that was waking is not believed: waking twice is no harm
             return
         await client.warm_up(str(self.base.ref))
+        if not adopted and self._hashing is not None:
+            await self._hashing
+            await asyncio.to_thread(self._files.check_same)  # what it read is what was hashed
         if adopted:
             await self.adapters.adopt(client, set(self._row.adapters))
         while self.adapters.missing:
@@ -206,6 +229,8 @@ class Keeper:
         try:
             while live.alive():
                 await self._pursue(client)
+                if self._hashing is not None and self._hashing.done():
+                    self._hashing.result()
                 if pulse.done():
                     raise self._died("it stopped generating", "生成が止まりました")
                 if time.monotonic() >= next_health:
@@ -240,6 +265,7 @@ class Keeper:
             self._become("asleep", memory=self._context.room.promised(self.id))
 
     async def _wake_up(self, client: EngineClient) -> None:
+        await asyncio.to_thread(self._files.check_same)  # a deep sleeper reads its weights again
         place = self._context.room.claim(self.id, self.base, self.folder)
         self._become("waking", memory=place.planned)
         await self._sleeper.wake(client)
@@ -274,7 +300,13 @@ class Keeper:
             await process.stop(self._process, self._context.settings.stop_timeout_s + 5)
             self._process = None
             Path(self._row.socket).unlink(missing_ok=True)
+        self._view.remove()
         self._context.room.release(self.id)
+
+    def _stop_hashing(self) -> None:
+        if self._hashing is not None:
+            self._hashing.cancel()
+            self._hashing = None
 
     async def _woken(self) -> None:
         with suppress(TimeoutError):

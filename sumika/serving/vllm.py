@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sumika.models import adapter_rules, tasks
-from sumika.models.home import Home
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.tasks import Task
@@ -79,11 +78,10 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
 
 
 def environment(
-    settings: EngineSettings, on: Device, home: Home, gpu: str, ours: Mapping[str, str] = os.environ
+    settings: EngineSettings, on: Device, cache: Path, gpu: str, ours: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Offline, no telemetry, caches inside our home, adapters loadable at run time (over the private socket only), and
+    """Offline, no telemetry, what is compiled kept in `cache`, adapters loadable at run time (over the private socket only), and
     only the GPU of this UUID in sight."""
-    cache = home.root / "cache"
     env = {name: ours[name] for name in _PASSED_ON if name in ours}
     env |= {
         "HOME": str(cache),
