@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 from sumika.models.errors import SumikaError, quoted
 

@@ -93,9 +93,9 @@ def _module_problems(config: dict[str, Any]) -> Iterator[str]:
     for key in ("target_modules", "exclude_modules", "layers_pattern"):
         if not _names_modules(value := config.get(key), expression=key != "layers_pattern"):
             yield f"{key} is {_shown(value)}, not a list of modules' names"
-    for key, right in (("rank_pattern", lambda _: True), ("alpha_pattern", _is_alpha)):
+    for key in ("rank_pattern", "alpha_pattern"):
         value = config.get(key) or {}
-        if not isinstance(value, dict) or not all(_is_module(name) and right(number) for name, number in value.items()):
+        if not isinstance(value, dict) or not all(_is_module(name) and _is_alpha(number) for name, number in value.items()):
             yield f"{key} is {_shown(value)}, not modules' names with numbers above 0"
     layers = config.get("layers_to_transform")
     numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]

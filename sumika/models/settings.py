@@ -98,6 +98,7 @@ class FinetuneSettings(BaseModel):
     command: list[NonEmpty] = Field(
         default_factory=lambda: [sys.executable, "-m", "sumika.cli.main", "finetune", "run"], min_length=1
     )
+    silence_timeout_s: float = Field(default=300, gt=0)
 
 
 class AuditSettings(BaseModel):

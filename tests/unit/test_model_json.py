@@ -23,7 +23,7 @@ LEFT_OUT = ("_SPECULATIVE_DECODING_MODELS", "_TRANSFORMERS_BACKEND_MODELS")
 def refused(store: Store, home: Home, folder: Path) -> SumikaError:
     with pytest.raises(SumikaError) as told:
         importing.import_base(store, home, "base", folder)
-    assert [path for path in home.artifacts.glob("*/*")] == []
+    assert list(home.artifacts.glob("*/*")) == []
     return told.value
 
 

@@ -20,6 +20,7 @@ _PATH_BENEATH = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_MAKE_SYMLINK = 1 << 12  # to nobody: whoever reads here later must not be led elsewhere
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 # The newest right that each version of the interface knows: up to `1 << n`.
@@ -39,7 +40,7 @@ class _Beneath(ctypes.Structure):
 
 def abi() -> int:
     """The version of the kernel's interface; 0 where there is none."""
-    return max(0, _library().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION)))
+    return max(0, int(_library().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))))
 
 
 def restrict(rules: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ def restrict(rules: dict[str, Any]) -> None:
     ruleset = _Ruleset(handled, 0 if rules["network"] or version < 4 else _NETWORK, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     fd = _checked(_library().syscall(_CREATE, ctypes.byref(ruleset), ctypes.c_size_t(size), ctypes.c_uint32(0)))
-    for key, rights in (("read", _READ), ("list", _READ_DIR), ("write", handled)):
+    for key, rights in (("read", _READ), ("list", _READ_DIR), ("write", handled & ~_MAKE_SYMLINK)):
         for path in rules[key]:
             _allow(fd, path, rights & handled)
     _checked(_library().prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
