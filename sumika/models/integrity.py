@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 from sumika.models import differences, manifest
 from sumika.models.differences import Difference
@@ -22,6 +25,10 @@ Identity = tuple[int, int, int, int, int]
 """Device, inode, size, and when content and inode last changed (ns): the same as before, the bytes are too, as far as programs wrote them."""
 
 
+class _Stopped(Exception):
+    """Nobody waits for the hashes any more."""
+
+
 class Integrity:
     """The files of one version against its manifest. Hashes that were right are not made again while the file stays the same one.
 
@@ -32,6 +39,8 @@ class Integrity:
     def __init__(self, version: Version, folder: Path) -> None:
         self._version, self._folder = version, folder
         self._found_right: dict[str, Identity] = {}
+        # Of several engines that start with the same base, one hashes and the others wait.
+        self._turn = threading.Lock()
 
     @property
     def size(self) -> int:
@@ -66,13 +75,14 @@ class Integrity:
         whole = self.size <= HASHED_FIRST
         self._check(name for name, entry in files.items() if whole or entry.bytes <= _SMALL)
 
-    def check_all(self) -> None:
-        """Hash every file that was not found right before.
+    def check_all(self, stop: Event | None = None) -> None:
+        """Hash every file that was not found right before; what is left once `stop` is set is left unknown.
 
         Raises:
             SumikaError: `broken_artifact`.
         """
-        self._check(self._files())
+        with suppress(_Stopped):
+            self._check(self._files(), stop)
 
     def check_same(self) -> None:
         """No file was replaced or written to since it was found right.
@@ -81,23 +91,29 @@ class Integrity:
             SumikaError: `broken_artifact`.
         """
         self.check_names()
-        changed = [name for name, was in self._found_right.items() if _identity(self._folder / name) != was]
+        changed = [name for name, was in list(self._found_right.items()) if _identity(self._folder / name) != was]
         self._check(changed)
 
-    def _check(self, names: Iterable[str]) -> None:
+    def _check(self, names: Iterable[str], stop: Event | None = None) -> None:
         files = self._files()
-        found = []
-        for name in names:
-            path = self._folder / name
-            before = _identity(path)
-            if before is not None and self._found_right.get(name) == before:
-                continue
-            self._found_right.pop(name, None)
-            different = differences.of_file(path, files[name])
-            found += different
-            if not different and before is not None and _identity(path) == before:
-                self._found_right[name] = before
+        with self._turn:
+            found = [one for name in names for one in self._of_file(name, files[name], stop)]
         self._stop(found)
+
+    def _of_file(self, name: str, entry: FileEntry, stop: Event | None) -> list[Difference]:
+        def look(_: int) -> None:
+            if stop is not None and stop.is_set():
+                raise _Stopped
+
+        path = self._folder / name
+        before = _identity(path)
+        if before is not None and self._found_right.get(name) == before:
+            return []
+        self._found_right.pop(name, None)
+        different = differences.of_file(path, entry, look)
+        if not different and before is not None and _identity(path) == before:
+            self._found_right[name] = before
+        return different
 
     def _files(self) -> dict[str, FileEntry]:
         files = manifest.read(self._folder)

@@ -14,7 +14,8 @@ from sumika.models.errors import SumikaError, quoted
 _LARGEST = {"tokenizer.json": 128 * 2**20, "vocab.json": 128 * 2**20}
 _LARGEST_OTHER = 32 * 2**20
 _DEEPEST = 64
-_LARGEST_NUMBER = 2**63
+# Tokenizers say 10^30 for a length without a bound.
+_LARGEST_NUMBER = 10**40
 # By these a library is told to load code: transformers (`auto_map`, `trust_remote_code`), diffusers, and transformers' generation.
 _CODE = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_pipeline", "custom_generate")
 # Here a key may be a word of the vocabulary, with its number.
@@ -81,8 +82,8 @@ def _problems(path: Path) -> Iterator[Problem]:
     yield from _of_code(name, value, path.name)
     if path.name not in _VOCABULARIES and _too_much(value):
         yield (
-            f"{name} is nested deeper than {_DEEPEST} levels or holds a whole number beyond 2^63",
-            f"{name} の階層が {_DEEPEST} を超えるか、2^63 を超える整数があります",
+            f"{name} is nested deeper than {_DEEPEST} levels or holds a whole number of more than 40 digits",
+            f"{name} の階層が {_DEEPEST} を超えるか、40 桁を超える整数があります",
         )
 
 

@@ -44,7 +44,7 @@ class EngineSettings(BaseModel):
     start_timeout_s: float = Field(default=900, gt=0)
     stop_timeout_s: float = Field(default=30, ge=0)
     drain_timeout_s: float = Field(default=120, ge=0)
-    liveness_every_s: float = Field(default=15, gt=0)
+    liveness_every_s: float = Field(default=4, gt=0)
     liveness_timeout_s: float = Field(default=30, gt=0)
     # None: chosen from memory and the base's size when its engine starts (serving/lora_slots.py).
     max_loras: int | None = Field(default=None, ge=1, le=64)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -46,6 +47,8 @@ _HEALTH_STRIKES = 3
 # First pause, longest, and how long an engine serves that was not crashing in a loop.
 _RESTARTS_S = (1.0, 60.0, 30.0)
 _ROOM_EVERY_S = 1.0
+# What went wrong answers nobody any more; vLLM would wait for what runs in it as long as it may.
+_FAILED_GRACE_S = 1.0
 _NOT_THE_ENGINES_FAULT = ("fenced", "store_unavailable")
 
 
@@ -99,6 +102,7 @@ class Keeper:
         self._view = EngineView(context.home, row.id, base)
         self._files = context.files_of(base)
         self._hashing: asyncio.Task[None] | None = None
+        self._hashing_ends = Event()
         self.adapters = Adapters(context.home.artifacts, self._view.adapters)
         self.aim: Aim = "sleep" if row.state == "asleep" else "serve"
         self.may_rest: Callable[[], bool] = lambda: False
@@ -132,7 +136,7 @@ class Keeper:
                 self.adapters.forget()
                 self._stop_hashing()
                 await self._drop_client()
-            await self._end_process()
+            await self._end_process(_FAILED_GRACE_S)
             await asyncio.sleep(self._pause())
             while self.aim == "sleep":  # it gave its memory back the hard way, and is started when it is asked for
                 await self._woken()
@@ -141,7 +145,7 @@ class Keeper:
         """End the engine for good and forget its row."""
         self._become("stopping")
         await self._drop_client()
-        await self._end_process()
+        await self._end_process(self._context.settings.stop_timeout_s + 5)
         with self._context.write() as connection:
             engines.forget(connection, self.id)
 
@@ -164,7 +168,8 @@ class Keeper:
         if adopted:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
         self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
-        self._hashing = asyncio.create_task(asyncio.to_thread(self._files.check_all))
+        self._hashing_ends = Event()
+        self._hashing = asyncio.create_task(asyncio.to_thread(self._files.check_all, self._hashing_ends))
         await self._become_ready(live, client, adopted)
         # One that was found serving has served since it started, for all we know: our own restart doesn't make it young again.
         self._ready_at = time.monotonic() - (live.age_s() if adopted and self._row.state == "ready" else 0.0)
@@ -184,7 +189,8 @@ class Keeper:
             argv = vllm.arguments(context.settings, context.device, self.base, self.folder, self._row.socket, place.share)
             env = vllm.environment(context.settings, context.device, self._view.cache, place.pool.uuid)
             argv, env = argv + traces.arguments(context.traces_url), env | traces.environment(context.traces_url)
-            view = self._view.make(network=context.traces_url is not None)
+            # Its processes meet on the loopback, which Landlock can't tell from other addresses.
+            view = self._view.make(network=context.traces_url is not None or context.sandbox == "landlock")
             self._process = process.start(argv, env, self.log_file, context.sandbox, view)
         except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
             raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
@@ -224,7 +230,9 @@ class Keeper:
         """Until the engine dies, stops answering or stops generating."""
         settings = self._context.settings
         strikes, next_health = 0, time.monotonic()
-        watch = liveness.until_dead(client, str(self.base.ref), settings, lambda: self.state == "asleep")
+        watch = liveness.until_dead(
+            client, str(self.base.ref), settings, lambda: self.state == "asleep", lambda: process.worked_s(live)
+        )
         pulse = asyncio.create_task(watch)
         try:
             while live.alive():
@@ -295,9 +303,9 @@ class Keeper:
             return False  # slow for once is no reason to end what it generates
         return healthy
 
-    async def _end_process(self) -> None:
+    async def _end_process(self, grace_s: float) -> None:
         if self._process is not None:
-            await process.stop(self._process, self._context.settings.stop_timeout_s + 5)
+            await process.stop(self._process, grace_s)
             self._process = None
             Path(self._row.socket).unlink(missing_ok=True)
         self._view.remove()
@@ -305,6 +313,7 @@ class Keeper:
 
     def _stop_hashing(self) -> None:
         if self._hashing is not None:
+            self._hashing_ends.set()
             self._hashing.cancel()
             self._hashing = None
 

@@ -121,7 +121,7 @@ def test_base_that_transformers_cannot_load_leaves_the_adapter_unproven(base: Pa
         imported.write(folder, other)
 
 
-HOSTILE = r"((([a-z0-9._])+)+)+[^a-z0-9._]|.*q_proj"  # exponential in the length of a module's name
+HOSTILE = r"(?:.|..|...)+\b\B"  # exponential in the length of a module's name
 
 
 def test_expression_that_would_run_for_ever_is_refused_in_seconds(base: Path, tmp_path: Path) -> None:
