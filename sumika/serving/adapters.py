@@ -114,7 +114,9 @@ class Adapters:
         """
         name = str(version.ref)
         if name not in self._proven:
-            prompts = canary.load(self._seen / name)
+            folder = self._seen / name
+            # An engine that a Sumika without links started has none.
+            prompts = canary.load(folder if folder.is_dir() else self._artifacts / version.folder)
             if prompts is None:
                 return None
             self._proven[name] = canary.judge(version.ref, prompts, await client.log_probabilities(name, prompts))

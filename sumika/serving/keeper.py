@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from sumika.models.home import Home
 from sumika.models.integrity import Integrity
 from sumika.models.leases import Lease
 from sumika.models.registry import Version
+from sumika.models.sandbox import View
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
 from sumika.serving import engine_logs, liveness, process, vllm
@@ -32,7 +34,7 @@ from sumika.serving.engine_client import EngineClient
 from sumika.serving.engine_view import EngineView
 from sumika.serving.memory import Device
 from sumika.serving.process import ProcessId
-from sumika.serving.room import Room
+from sumika.serving.room import Place, Room
 from sumika.serving.sleep import Sleeper
 from sumika.serving.tracing import engines as traces
 
@@ -64,6 +66,8 @@ class EngineContext:
     room: Room
     traces_url: str | None = None
     sandbox: sandbox.Kind = "none"
+    # Weights are hashed one after another: several at once would be no quicker, and take the disk from what starts.
+    hashing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "hashing"))
     _files: dict[int, Integrity] = field(default_factory=dict)
 
     def files_of(self, base: Version) -> Integrity:
@@ -101,7 +105,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._view = EngineView(context.home, row.id, base)
         self._files = context.files_of(base)
-        self._hashing: asyncio.Task[None] | None = None
+        self._hashing: asyncio.Future[None] | None = None
         self._hashing_ends = Event()
         self.adapters = Adapters(context.home.artifacts, self._view.adapters)
         self.aim: Aim = "sleep" if row.state == "asleep" else "serve"
@@ -169,7 +173,9 @@ class Keeper:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
         self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
         self._hashing_ends = Event()
-        self._hashing = asyncio.create_task(asyncio.to_thread(self._files.check_all, self._hashing_ends))
+        self._hashing = asyncio.get_running_loop().run_in_executor(
+            self._context.hashing, self._files.check_all, self._hashing_ends
+        )
         await self._become_ready(live, client, adopted)
         # One that was found serving has served since it started, for all we know: our own restart doesn't make it young again.
         self._ready_at = time.monotonic() - (live.age_s() if adopted and self._row.state == "ready" else 0.0)
@@ -179,9 +185,9 @@ class Keeper:
         """Raises SumikaError `broken_artifact`, before it has read a file that isn't as it was imported."""
         self._files.check_names()
         await asyncio.to_thread(self._files.check_small)
-        return self._start()
+        return await self._start()
 
-    def _start(self) -> ProcessId:
+    async def _start(self) -> ProcessId:
         context = self._context
         Path(self._row.socket).unlink(missing_ok=True)
         try:
@@ -191,16 +197,28 @@ class Keeper:
             argv, env = argv + traces.arguments(context.traces_url), env | traces.environment(context.traces_url)
             # Its processes meet on the loopback, which Landlock can't tell from other addresses.
             view = self._view.make(network=context.traces_url is not None or context.sandbox == "landlock")
-            self._process = process.start(argv, env, self.log_file, context.sandbox, view)
+            return await self._spawned(place, argv, env, view)
         except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
             raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
+
+    async def _spawned(self, place: Place, argv: Sequence[str], env: Mapping[str, str], view: View) -> ProcessId:
+        """Started in a thread, since a sandbox takes a moment to make; and kept track of, also where nobody waits for it any more."""
+        starting = asyncio.create_task(asyncio.to_thread(process.start, argv, env, self.log_file, self._context.sandbox, view))
+        try:
+            return self._tell_started(place, await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            self._tell_started(place, await starting)
+            raise
+
+    def _tell_started(self, place: Place, started: ProcessId) -> ProcessId:
+        self._process = started
         self.state = "starting"
         self._write(
-            state="starting", adapters=[], pid=self._process.pid, pid_started=self._process.started, error=None,
+            state="starting", adapters=[], pid=started.pid, pid_started=started.started, error=None,
             gpu=place.pool.gpu, memory=place.planned,
         )  # fmt: skip
-        log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, self._process.pid, self.log_file)
-        return self._process
+        log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, started.pid, self.log_file)
+        return started
 
     async def _become_ready(self, live: ProcessId, client: EngineClient, adopted: bool) -> None:
         deadline = time.monotonic() + self._context.settings.start_timeout_s

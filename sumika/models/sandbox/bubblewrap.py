@@ -29,6 +29,7 @@ def wrapped(argv: Sequence[str], environment: Mapping[str, str], view: View, inf
     binds += ["--tmpfs", str(view.home)]
     binds += [word for path in view.reads for word in ("--ro-bind", str(path), str(path))]
     binds += [word for path in view.writes for word in ("--bind", str(path), str(path))]
+    binds += ["--remount-ro", str(view.home)]
     network = [] if view.network else ["--unshare-net"]
     info = [] if info_fd is None else ["--info-fd", str(info_fd)]
     return [
