@@ -150,6 +150,7 @@ def test_files_that_are_not_as_imported_are_not_served(own_stack: Stack) -> None
     move = stack.ended(stack.ask("talk", base))
     assert move.state == "refused" and move.error is not None and "chat_template.jinja" in move.error["en"]
     (folder / "chat_template.jinja").unlink()
+    until(lambda: not stack.engines(), what="the one that was not started is forgotten")
     stack.deploy("talk", base)
     adapter = stack.adapter("faq", base)
     weights = stack.settings.layout.artifacts / adapter.folder / "adapter_model.safetensors"

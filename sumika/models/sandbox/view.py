@@ -46,7 +46,7 @@ def programs(argv: Iterable[str], environment: Mapping[str, str]) -> list[Path]:
     prefixes = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1], TREE, *_packages()]
     named = [Path(folder) for name in _FOLDERS_OF_LIBRARIES for folder in environment.get(name, "").split(":") if folder]
     named += [Path(environment[name]) for name in _FILES if name in environment]
-    named += [Path(word) for word in argv if word.startswith("/") and Path(word).is_file()]
+    named += [Path(word).absolute() for word in argv if os.path.isfile(word)]
     found = [*map(Path, _SYSTEM), *(Path("/etc") / name for name in _ETC), *prefixes, *named]
     there = dict.fromkeys(path for path in found if path.is_absolute() and path.exists() and path != Path("/"))
     return [path for path in there if not any(above in there for above in path.parents)]
