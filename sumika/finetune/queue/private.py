@@ -56,7 +56,8 @@ class PrivateHome:
         """Lay it out anew, unless an attempt before this one came as far as registering; what the training sees."""
         if self._registered() is None:
             shutil.rmtree(self._private.root, ignore_errors=True)
-            self._private.create()
+            for folder in (self._private.root, self._private.artifacts, self._private.files):
+                folder.mkdir(mode=0o700)
             self._lay_out()
         config = {"home": str(self._private.root)} | {
             name: getattr(self._settings, name).model_dump(mode="json") for name in _GROUPS
@@ -84,13 +85,23 @@ class PrivateHome:
             return None
         known = self._known()
         version = known or importing.import_adapter(
-            self._store, self._home, self._alias, self._private.artifacts / made.folder, base=self._base.ref,
+            self._store, self._home, self._alias, self._folder_of(made), base=self._base.ref,
             max_lora_rank=self._settings.engine.max_lora_rank, gate=made.gate, meta=made.meta,
         )  # fmt: skip
         told = runs.result(self._run) or {}
         runs.keep(self._run, runs.RESULT, told | {"version": str(version.ref), "gate": version.gate})
         shutil.rmtree(self._private.root, ignore_errors=True)
         return version
+
+    def _folder_of(self, made: Version) -> Path:
+        """Raises SumikaError `bad_result`, where the training's own store names a folder that is not its own."""
+        folder = (self._private.artifacts / made.folder).resolve()
+        if not folder.is_relative_to(self._private.artifacts.resolve()):
+            raise SumikaError(
+                "bad_result", "The training registered files that are not its own, so they are not taken. Resume the job, and look at its log.",
+                "学習が自分のものではないファイルを登録したため、取り込みません。ログを確認し、ジョブを再開してください。", status=409,
+            )  # fmt: skip
+        return folder
 
     def _known(self) -> Version | None:
         """The version that was taken from this run before, by a worker that died then."""
