@@ -61,7 +61,6 @@ def misbehave(name: str, run: Path, parent: int) -> None:
     if name == "floods":
         for _ in range(3_000):
             say("x" * 100_000 + "\n")
-        say("the last line\n")
         time.sleep(1)
     while name == "hangs":
         time.sleep(60)
