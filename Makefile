@@ -40,8 +40,8 @@ $(STAMP): pyproject.toml constraints/$(ENGINE).txt | $(UV)
 	@rm -f .venv/.installed-*; touch $@
 
 # Debian's own programs, which the tests drive: Chromium for the console (with a font for the Japanese in its screenshots), Caddy, Compose and
-# systemd's and Kubernetes' tools for what deploy/ and 'sumika install' write, Prometheus for what is measured.
-DEBIAN := chromium=chromium caddy=caddy docker-compose=docker-compose systemd-analyze=systemd prometheus=prometheus kubectl=kubernetes-client
+# systemd's and Kubernetes' tools for what deploy/ and 'sumika install' write, Prometheus for what is measured, bubblewrap for the sandbox of engines.
+DEBIAN := chromium=chromium caddy=caddy docker-compose=docker-compose systemd-analyze=systemd prometheus=prometheus kubectl=kubernetes-client bwrap=bubblewrap
 
 debian:
 	@missing=""; for pair in $(DEBIAN); do command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; done; \

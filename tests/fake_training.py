@@ -1,7 +1,8 @@
 """Stands in for `sumika finetune run` where a test needs a training that does as it is told, by its job's name:
 
 `quick` ends well, `worse` is refused by its gate, `slow` steps until it is asked to stop and saves then, `broken` fails with
-an error, `killed` is killed each time, `once` is killed the first time only. What was ordered through the API is prepared
+an error, `killed` is killed each time, `once` is killed the first time only. `spy` looks at files that are none of its own, `hangs`
+does nothing for ever, `deaf` too once it was asked to end, `floods` writes output without end. What was ordered through the API is prepared
 first; `unfit` is found wrong then.
 """
 
@@ -28,6 +29,7 @@ def main() -> None:
     saved = run / "saved"
     step = int(saved.read_text()) if saved.exists() else 0
     asked: list[int] = []
+    misbehave(name, run, parent)
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     say(f"{name} from step {step}\n")
     (run / "environment.json").write_text(json.dumps(dict(os.environ)))
@@ -39,16 +41,48 @@ def main() -> None:
         with (run / "metrics.jsonl").open("a") as metrics:
             metrics.write(json.dumps({"step": step, "loss": 1 / step, "at": int(time.time())}) + "\n")
         time.sleep(0.05)
+        while name == "deaf":
+            time.sleep(60)
         if asked or os.getppid() != parent:
             sys.exit(130)
         if name == "broken":
             sys.exit("the disk is full")
         if name == "killed" or (name == "once" and step == 3):
             os.kill(os.getpid(), signal.SIGKILL)
-        if name in ("quick", "worse", "once") and step >= 5:
+        if name in ("quick", "worse", "once", "spy", "floods") and step >= 5:
             gate = "refused" if name == "worse" else "passed"
             (run / "result.json").write_text(json.dumps({"version": f"{name}@1", "gate": gate}))
             sys.exit(2 if name == "worse" else 0)
+
+
+def misbehave(name: str, run: Path, parent: int) -> None:
+    if name == "spy":
+        spy(run, parent)
+    if name == "floods":
+        for _ in range(3_000):
+            say("x" * 100_000 + "\n")
+        time.sleep(1)
+    while name == "hangs":
+        time.sleep(60)
+
+
+def spy(run: Path, parent: int) -> None:
+    """Leave in `seen.json` what could be seen."""
+
+    def can(file: Path, how: str) -> bool:
+        try:
+            with file.open(how):
+                return True
+        except OSError:
+            return False
+
+    files = map(Path, json.loads((run / "look_at.json").read_text()))
+    seen = {
+        "read": [str(file) for file in files if can(file, "rb")],
+        "environment of its parent": can(Path(f"/proc/{parent}/environ"), "rb"),
+        "written outside": can(run.parent / "mine", "w"),
+    }
+    (run / "seen.json").write_text(json.dumps(seen))
 
 
 def prepare(config: Path, run: Path) -> None:

@@ -173,7 +173,7 @@ def worker(parent: Annotated[int | None, typer.Option(hidden=True)] = None) -> N
         when_orphaned(parent, stop.set)
     with opened() as (settings, store):
         log_to_stderr(settings)
-        Worker(store, settings.layout, settings.finetune.command).run(stop)
+        Worker(store, settings).run(stop)
 
 
 def progress(home: Home, job: Job) -> dict[str, Any]:

@@ -119,11 +119,14 @@ def load(adapter: Path, base: Path) -> Any:
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    from sumika.finetune import base_model
+    from sumika.finetune import base_model, targets
 
-    told = json.loads((adapter / adapter_rules.CONFIG).read_bytes())
+    loaded = base_model.load(base, "cpu")
+    told = targets.resolved(
+        json.loads((adapter / adapter_rules.CONFIG).read_bytes()), [name for name, _ in loaded.named_modules()]
+    )
     config = LoraConfig(**{key: told[key] for key in _MEANING if told.get(key) is not None}, task_type="CAUSAL_LM")
-    model = get_peft_model(base_model.load(base, "cpu"), config)
+    model = get_peft_model(loaded, config)
     left = set_peft_model_state_dict(model, load_file(adapter / adapter_rules.WEIGHTS)).unexpected_keys
     if left:
         raise SumikaError(

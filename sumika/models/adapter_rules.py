@@ -7,14 +7,13 @@ tensors fit no module of the base is answered 200 by vLLM and then does nothing.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sumika.models import canary, tensors
+from sumika.models import canary, model_json, tensors
 from sumika.models.errors import SumikaError, quoted
 
 WEIGHTS = "adapter_model.safetensors"
@@ -22,6 +21,11 @@ CONFIG = "adapter_config.json"
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 # A trained side of a LoRA has a norm of some tens at most; a training that diverged leaves them orders of magnitude above.
 _LARGEST_NORM = 1e5
+# The largest of a float32: what it multiplies is not more than that.
+_LARGEST_ALPHA = 3.4028234e38
+# As PEFT spells a module or the end of one; anything more it would run as a regular expression.
+_MODULE = re.compile(r"\^?[\w.-]{1,200}\$?")
+_LONGEST_EXPRESSION, _MOST_MODULES = 4_096, 65_536
 _PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
@@ -40,6 +44,8 @@ def check(adapter: Path, base: Path, max_lora_rank: int) -> None:
             raise ValueError
     except (ValueError, RecursionError):
         raise _bad([f"{CONFIG} is not a JSON object"]) from None
+    if said := next(model_json.check(adapter), None):
+        raise _bad([said[0]])
     _check_reference(adapter)
     ranks = _ranks(config)
     found = [*_config_problems(config, ranks, max_lora_rank), *_tensor_problems(adapter / WEIGHTS, base, ranks)]
@@ -70,9 +76,9 @@ def _config_problems(config: dict[str, Any], ranks: list[Any], max_lora_rank: in
         found.append(f"its ranks {_shown(ranks)} are not positive whole numbers")
     elif max(ranks) > max_lora_rank:
         found.append(f"its rank {max(ranks)} is above the engine's max_lora_rank {max_lora_rank}")
-    alpha: Any = config.get("lora_alpha")
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
-        found.append(f"lora_alpha is {_shown(alpha)}, not a number")
+    if not _is_alpha(alpha := config.get("lora_alpha")):
+        found.append(f"lora_alpha is {_shown(alpha)}, not a number above 0")
+    found += _module_problems(config)
     for key, allowed in (("bias", ("none", None)), ("use_dora", (False, None)), ("lora_bias", (False, None)),
                          ("layer_replication", (None,)), ("modules_to_save", (None, [])), ("alora_invocation_tokens", (None,))):  # fmt: skip
         if config.get(key) not in allowed:
@@ -80,6 +86,40 @@ def _config_problems(config: dict[str, Any], ranks: list[Any], max_lora_rank: in
     if config.get("init_lora_weights", True) not in _PLAIN_INITS:
         found.append(f"init_lora_weights is {_shown(config['init_lora_weights'])}, which changes the base's weights")
     return found
+
+
+def _module_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Of what says where the adapter goes in: names, or one regular expression that is bounded where it is run."""
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        if not _names_modules(value := config.get(key), expression=key != "layers_pattern"):
+            yield f"{key} is {_shown(value)}, not a list of modules' names"
+    for key in ("rank_pattern", "alpha_pattern"):
+        value = config.get(key) or {}
+        if not isinstance(value, dict) or not all(_is_module(name) and _is_alpha(number) for name, number in value.items()):
+            yield f"{key} is {_shown(value)}, not modules' names with numbers above 0"
+    layers = config.get("layers_to_transform")
+    numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
+    if not all(type(layer) is int and 0 <= layer < 2**16 for layer in numbers):
+        yield f"layers_to_transform is {_shown(layers)}, not a list of layers' numbers"
+    for key in ("use_rslora", "fan_in_fan_out"):
+        if config.get(key) is not None and type(config[key]) is not bool:
+            yield f"{key} is {_shown(config[key])}, neither true nor false"
+
+
+def _names_modules(value: Any, *, expression: bool) -> bool:
+    if isinstance(value, list):
+        return len(value) <= _MOST_MODULES and all(_is_module(name) for name in value)
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_EXPRESSION if expression else _is_module(value)
+    return value is None
+
+
+def _is_module(name: object) -> bool:
+    return isinstance(name, str) and _MODULE.fullmatch(name) is not None
+
+
+def _is_alpha(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= _LARGEST_ALPHA
 
 
 def _tensor_problems(weights: Path, base: Path, ranks: list[Any]) -> list[str]:
@@ -136,7 +176,7 @@ def base_modules(base: Path) -> dict[str, tuple[int, ...]]:
 
 def _shown(value: object) -> str:
     # repr of an integer of more than 4,300 digits raises
-    return quoted(json.dumps(value)) if type(value) is not int or abs(value) < 2**64 else "too large a number"
+    return quoted(json.dumps(value)[:500]) if type(value) is not int or abs(value) < 2**64 else "too large a number"
 
 
 def _bad(problems: list[str]) -> SumikaError:

@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".mode
 _ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE", "LICENCE"})
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz"})
 _PIECE = 8 * 2**20
+# Left free for the database and its log.
+_RESERVE = 64 * 2**20
 _STAGING = ".staging"
 _LOCK = ".lock"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -66,11 +69,15 @@ def stage(artifacts: Path, source: Path, progress: Progress | None = None) -> St
 
     def fill(folder: Path) -> dict[str, FileEntry]:
         entries, done = {}, 0
-        for path in files:
-            base = done
-            entry = _copy(path, folder / path.name, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
-            entries[path.name] = entry
-            done += entry.bytes
+        opened = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in files:
+                base = done
+                entry = _copy(opened, path, folder / path.name, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
+                entries[path.name] = entry
+                done += entry.bytes
+        finally:
+            os.close(opened)
         return entries
 
     return stage_with(artifacts, total, fill)
@@ -133,31 +140,27 @@ def list_files(source: Path) -> list[Path]:
     """The files of a model's folder, if they are all of the kinds that a model needs.
 
     Raises:
-        SumikaError: `bad_source` for a missing folder, a link that leads out of it, pickled weights, code or a file of
-            an unknown kind.
+        SumikaError: `bad_source` for a missing folder, a link that does not lead to a file beside it, pickled weights, code or a file
+            of an unknown kind.
     """
     if not source.is_dir():
         raise _bad_source(
             f"'{quoted(str(source))}' is not a folder; give the folder that holds the model's files.",
             f"「{quoted(str(source))}」はフォルダーではありません。モデルのファイルがあるフォルダーを指定してください。",
         )
-    root = source.resolve()
     files = []
     for path in sorted(source.iterdir()):
         name = quoted(path.name)
-        if path.name.startswith(".") or path.name == MANIFEST or (path.is_dir() and pooling.ASIDE.fullmatch(path.name)):
+        if path.name.startswith(".") or path.name == MANIFEST or (_is_folder(path) and pooling.ASIDE.fullmatch(path.name)):
             continue
         if not path.name.isprintable():
             raise _bad_source(
                 f"'{name}' has characters in its name that can't be shown; rename it and import again.",
                 f"「{name}」の名前に表示できない文字があります。名前を変えてから取り込み直してください。",
             )
-        if not path.resolve().is_relative_to(root) and path.is_symlink():
-            raise _bad_source(
-                f"'{name}' is a link that leads out of the folder; put the file itself there.",
-                f"「{name}」はフォルダーの外を指すリンクです。実際のファイルを置いてください。",
-            )
-        if path.is_dir():
+        if _real(path).is_symlink():
+            raise _leads_away(name)
+        if _is_folder(path):
             raise _bad_source(
                 f"'{name}' is a folder; a model's files lie side by side in one. Move it away and import again.",
                 f"「{name}」はフォルダーです。モデルのファイルは1つのフォルダーに並べてください。",
@@ -167,7 +170,9 @@ def list_files(source: Path) -> list[Path]:
                 f"'{name}' holds pickled data, which can run code when it is opened. Use safetensors and leave it out.",
                 f"「{name}」はpickle形式で、開くだけでコードが実行されるおそれがあります。safetensors形式を使い、取り除いてください。",
             )
-        if not path.is_file() or (path.suffix not in _ALLOWED_SUFFIXES and path.name not in _ALLOWED_NAMES):
+        if not stat.S_ISREG(_real(path).lstat().st_mode) or (
+            path.suffix not in _ALLOWED_SUFFIXES and path.name not in _ALLOWED_NAMES
+        ):
             raise _bad_source(
                 f"'{name}' is no file a model needs (allowed: {', '.join(sorted(_ALLOWED_SUFFIXES))}). Take it out and import again.",
                 f"「{name}」はモデルに必要な種類のファイルではありません(可: {', '.join(sorted(_ALLOWED_SUFFIXES))})。取り除いてください。",
@@ -176,9 +181,12 @@ def list_files(source: Path) -> list[Path]:
     return files
 
 
-def _copy(source: Path, target: Path, progress: Callable[[int], object]) -> FileEntry:
-    """Copy `source`, hashing it in the same read; `target` is synced."""
-    with source.open("rb") as reader, target.open("xb") as writer:
+def _copy(folder: int, source: Path, target: Path, progress: Callable[[int], object]) -> FileEntry:
+    """Copy `source` of the open `folder`, hashing it in the same read; `target` is synced.
+
+    Whatever was put in its place since it was looked at is not followed: what is opened is looked at again.
+    """
+    with os.fdopen(_opened(folder, source), "rb") as reader, target.open("xb") as writer:
         hasher = Hasher()
         while piece := reader.read(_PIECE):
             hasher.update(piece)
@@ -189,19 +197,71 @@ def _copy(source: Path, target: Path, progress: Callable[[int], object]) -> File
     return hasher.entry()
 
 
+def _opened(folder: int, path: Path) -> int:
+    """Raises SumikaError `bad_source`."""
+    name = quoted(path.name)
+    try:
+        fd = os.open(_real(path).name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _leads_away(name) from None
+        raise _bad_source(
+            f"'{name}' can't be read ({error.strerror}). See that this user may read it, and import again.",
+            f"「{name}」を読めません({error.strerror})。読み取り権限を確認して取り込み直してください。",
+        ) from error
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return fd
+    os.close(fd)
+    if stat.S_ISREG(status.st_mode):
+        raise _bad_source(
+            f"'{name}' has {status.st_nlink} names (hard links), so that it could be changed under another. Copy the folder (cp -r) and import the copy.",
+            f"「{name}」には別名(ハードリンク)があり、別の場所から変更されるおそれがあります。フォルダーをコピー(cp -r)してから取り込んでください。",
+        )
+    raise _bad_source(
+        f"'{name}' is no regular file. Take it out and import again.",
+        f"「{name}」は通常のファイルではありません。取り除いてから取り込み直してください。",
+    )
+
+
+def _real(path: Path) -> Path:
+    """The file beside `path` that it leads to, where it is a link to one; else itself."""
+    if not path.is_symlink():
+        return path
+    target = (
+        path.with_name(name) if (name := os.readlink(path)) == os.path.basename(name) and name not in (".", "..", "") else path
+    )
+    return path if target.is_symlink() or not target.exists() else target
+
+
+def _is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(path.lstat().st_mode)
+
+
+def _leads_away(name: str) -> SumikaError:
+    return _bad_source(
+        f"'{name}' is a link that leads out of the folder or to no file; put the file itself there.",
+        f"「{name}」はフォルダーの外を指すか、指す先のファイルがないリンクです。実際のファイルを置いてください。",
+    )
+
+
 def _check_space(artifacts: Path, needed: int) -> None:
-    if shutil.disk_usage(artifacts).free < needed + 64 * 2**20:
+    if shutil.disk_usage(artifacts).free < needed + _RESERVE:
         raise _disk_full(artifacts, needed)
 
 
 def _disk_full(artifacts: Path, needed: int) -> SumikaError:
-    free = shutil.disk_usage(artifacts).free
+    free, reserve = _size(shutil.disk_usage(artifacts).free), _size(_RESERVE)
     return SumikaError(
         "disk_full",
-        f"{needed / 2**30:.1f} GiB are needed under {artifacts} and {free / 2**30:.1f} GiB are free. Make room, or set SUMIKA_HOME to another disk.",
-        f"{artifacts} に {needed / 2**30:.1f} GiB 必要ですが、空きは {free / 2**30:.1f} GiB です。空きを作るか、SUMIKA_HOME を別のディスクにしてください。",
+        f"{_size(needed)} are needed under {artifacts} and {reserve} beside them, and {free} are free. Make room, or set SUMIKA_HOME to another disk.",
+        f"{artifacts} に {_size(needed)} と予備の {reserve} が必要ですが、空きは {free} です。空きを作るか、SUMIKA_HOME を別のディスクにしてください。",
         status=507,
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _bad_source(en: str, ja: str) -> SumikaError:

@@ -87,15 +87,15 @@ def find(folder: Path, digest: str, progress: Progress | None = None) -> list[Di
     total, done = sum(entry.bytes for entry in files.values()), 0
     for name, entry in files.items():
         base = done
-        found += _compared(folder / name, entry, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
+        found += of_file(folder / name, entry, lambda n, base=base: progress and progress(base + n, total))  # type: ignore[misc]
         done += entry.bytes
     extra = {path.name for path in folder.iterdir()} - set(files) - {MANIFEST}
     return found + [Difference(name, "added") for name in sorted(extra)]
 
 
-def _compared(path: Path, entry: FileEntry, progress: Callable[[int], object]) -> list[Difference]:
+def of_file(path: Path, entry: FileEntry, progress: Callable[[int], object] = lambda _: None) -> list[Difference]:
     """Nothing, or the one difference of a file that the manifest names."""
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         return [Difference(path.name, "missing", was=entry.bytes)]
     hasher = Hasher()
     try:

@@ -54,6 +54,16 @@ class Home:
         return self.root / "runs"
 
     @property
+    def engines(self) -> Path:
+        """What each engine sees of adapters: links to the files of those that it was told to load."""
+        return self.root / "engines"
+
+    @property
+    def engine_caches(self) -> Path:
+        """What engines compile, a folder for each base."""
+        return self.root / "cache"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -113,7 +123,8 @@ class Home:
             PermissionError: when the socket folder belongs to another user or, outside the home, is a link.
         """
         folders = (
-            self.root, self.artifacts, self.incoming, self.imports, self.runs, self.logs, self.usage, self.files, self.batches, self.sockets,
+            self.root, self.artifacts, self.incoming, self.imports, self.runs, self.logs, self.usage, self.files, self.batches, self.engines,
+            self.engine_caches, self.sockets,
         )  # fmt: skip
         for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

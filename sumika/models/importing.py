@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sumika.models import adapter_rules, archive, artifacts, canary, controls, registry, tasks, tensors, tokenizer_regex
+from sumika.models import (
+    adapter_rules,
+    archive,
+    artifacts,
+    canary,
+    controls,
+    model_json,
+    registry,
+    tasks,
+    tensors,
+    tokenizer_regex,
+)  # fmt: skip
 from sumika.models.archive_header import Header, bad_archive
 from sumika.models.artifacts import Progress, Staged
 from sumika.models.errors import SumikaError, quoted
@@ -143,35 +155,65 @@ def _base_here(store: Store, header: Header) -> Version | None:
 def _register(store: Store, home: Home, name: str, staged: Staged, **row: Any) -> Version:
     """A crash between the move and the commit leaves a folder that no row names; `artifacts.sweep` removes it."""
     base: Version | None = row.get("base")
-    with store.write() as connection:
-        if base is not None:
-            registry.get(connection, base.ref)  # it may have been removed since: a reference takes a minute to make
-        same = registry.find_digest(connection, name, staged.digest, base)
-        if same is not None:
-            return same
-        version = registry.add(connection, name, folder=staged.home_in(name), digest=staged.digest, **row)
-        staged.settle(home.artifacts, name)
-        return version
+    try:
+        with store.write() as connection:
+            if base is not None:
+                registry.get(connection, base.ref)  # it may have been removed since: a reference takes a minute to make
+            same = registry.find_digest(connection, name, staged.digest, base)
+            if same is not None:
+                return same
+            version = registry.add(connection, name, folder=staged.home_in(name), digest=staged.digest, **row)
+            staged.settle(home.artifacts, name)
+            return version
+    except BaseException:
+        _unsettle(store, home, staged.home_in(name))
+        raise
+
+
+def _unsettle(store: Store, home: Home, folder: str) -> None:
+    """Remove the files of a version whose row was not committed; where the store can't say whether it was, the next start does."""
+    with suppress(SumikaError), store.read() as connection:
+        if folder not in registry.folders(connection):
+            shutil.rmtree(home.artifacts / folder, ignore_errors=True)
 
 
 def _check_base(folder: Path) -> str:
     """The model's architecture, as transformers names it."""
-    config = _read_json(folder, "config.json")
-    if not isinstance(config.get("architectures"), list) or "model_type" not in config:
+    for problem in model_json.check(folder):
+        raise model_json.broken(problem)
+    kind = _architecture(_read_json(folder, "config.json"))
+    _check_tokenizer(folder)
+    _check_weights(folder)
+    return kind
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    kinds = config.get("architectures")
+    if not isinstance(kinds, list) or not kinds or not isinstance(config.get("model_type"), str):
         raise _bad_model("config.json names no architecture", "config.json に architectures がありません")
-    if "auto_map" in config:
-        raise _bad_model("config.json asks for code of its own (auto_map)", "config.json が独自コード(auto_map)を要求しています")
-    context = config.get("max_position_embeddings", 1)
-    if type(context) is not int or context < 1:
+    for problem in model_json.sizes(config):
+        raise model_json.broken(problem)
+    if strange := [kind for kind in kinds if not isinstance(kind, str) or kind not in model_json.architectures()]:
+        shown = quoted(json.dumps(strange[0], ensure_ascii=False)[:200])
         raise _bad_model(
-            "config.json gives no whole number as max_position_embeddings",
-            "config.json の max_position_embeddings が整数ではありません",
+            f"config.json names the architecture {shown}, which vLLM here has no code for",
+            f"config.json の architectures にある {shown} に、このvLLMは対応していません",
         )
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
+    return str(kinds[0])
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _TOKENIZERS):
         raise _bad_model(
             "no tokenizer is there (tokenizer.json or tokenizer.model)", "トークナイザー(tokenizer.json など)がありません"
         )
+    for name in ("tokenizer.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _read_json(folder, name)  # an object, and no empty one of a copy that was cut short
     tokenizer_regex.check(folder)
+
+
+def _check_weights(folder: Path) -> None:
     weights = {path.name for path in folder.glob("*.safetensors")}
     if (folder / _INDEX).is_file():
         named = _read_json(folder, _INDEX).get("weight_map", {})
@@ -184,7 +226,6 @@ def _check_base(folder: Path) -> str:
         raise _bad_model("no .safetensors weights are there", ".safetensors 形式の重みがありません")
     for name in sorted(weights):
         tensors.list_tensors(folder / name)
-    return str(next(iter(config["architectures"]), ""))
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -200,8 +241,4 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _bad_model(en: str, ja: str) -> SumikaError:
-    return SumikaError(
-        "bad_model",
-        f"The folder is not a model that can be served: {en}. Copy the complete model and import it again.",
-        f"このフォルダーは配備できるモデルではありません: {ja}。モデル一式をコピーして取り込み直してください。",
-    )
+    return model_json.broken((en, ja))

@@ -39,11 +39,13 @@ class EngineSettings(BaseModel):
     command: list[NonEmpty] = Field(
         default_factory=lambda: [sys.executable, "-m", "vllm.entrypoints.openai.api_server"], min_length=1
     )
+    # Of trainings too.
+    sandbox: Literal["auto", "bubblewrap", "landlock", "none"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     start_timeout_s: float = Field(default=900, gt=0)
     stop_timeout_s: float = Field(default=30, ge=0)
     drain_timeout_s: float = Field(default=120, ge=0)
-    liveness_every_s: float = Field(default=15, gt=0)
+    liveness_every_s: float = Field(default=4, gt=0)
     liveness_timeout_s: float = Field(default=30, gt=0)
     # None: chosen from memory and the base's size when its engine starts (serving/lora_slots.py).
     max_loras: int | None = Field(default=None, ge=1, le=64)
@@ -102,6 +104,7 @@ class FinetuneSettings(BaseModel):
     command: list[NonEmpty] = Field(
         default_factory=lambda: [sys.executable, "-m", "sumika.cli.main", "finetune", "run"], min_length=1
     )
+    silence_timeout_s: float = Field(default=300, gt=0)
     data_root: Path | None = None
     tracking: list[TrackingServer] = Field(default_factory=list, max_length=16)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +13,9 @@ from pathlib import Path
 from sumika.models import canary
 from sumika.models.canary import Verdict
 from sumika.models.errors import SumikaError
+from sumika.models.integrity import Integrity
 from sumika.models.registry import Version
+from sumika.serving import engine_client
 from sumika.serving.engine_client import EngineClient
 
 log = logging.getLogger(__name__)
@@ -23,11 +28,12 @@ _REFUSALS = ("adapter_refused", "canary_base", "canary_differs", "canary_failed"
 class Adapters:
     """`wanted` and `may_unload` are the supervisor's to set; `held` are those that are loaded and were not found wanting.
 
-    Every load is followed by the canary proof: vLLM answers 200 for an adapter that it then ignores.
+    Before a load its files are hashed: the engine sees links to those that were found right, in `seen`. Every load is followed by
+    the canary proof: vLLM answers 200 for an adapter that it then ignores.
     """
 
-    def __init__(self, artifacts: Path) -> None:
-        self._artifacts = artifacts
+    def __init__(self, artifacts: Path, seen: Path) -> None:
+        self._artifacts, self._seen = artifacts, seen
         self._proven: dict[str, Verdict] = {}
         self._retry_at: dict[str, float] = {}
         self.wanted: Mapping[str, Version] = {}
@@ -50,8 +56,10 @@ class Adapters:
             await client.unload_adapter(name)
 
     async def believe(self, client: EngineClient) -> bool:
-        """What the engine says it holds goes before what we remember of it; whether it had lost something."""
-        lost = self.held - await client.adapters()
+        """What the engine says it holds goes before what we remember of it, and so do files that are gone: it could answer from its
+        links, but not after its next start. Whether something was lost."""
+        gone = {name for name in self.held & self.wanted.keys() if not self._there(self.wanted[name])}
+        lost = gone | self.held - await client.adapters()
         if lost:
             log.warning("the engine lost %s", ", ".join(sorted(lost)))
             self.held -= lost
@@ -75,7 +83,7 @@ class Adapters:
             return False
         name = str(version.ref)
         try:
-            await client.load_adapter(name, self._artifacts / version.folder)
+            await client.load_adapter(name, await asyncio.to_thread(self._laid_out, version))
             await self.proof(client, version)
         except SumikaError as error:
             if error.code not in _REFUSALS:
@@ -84,6 +92,7 @@ class Adapters:
             self._retry_at[name] = time.monotonic() + _RETRY_S
             log.error("%s", error.en)
             await client.unload_adapter(name)
+            shutil.rmtree(self._seen / name, ignore_errors=True)
             return False
         self.refused.pop(name, None)
         self.held.add(name)
@@ -105,7 +114,9 @@ class Adapters:
         """
         name = str(version.ref)
         if name not in self._proven:
-            prompts = canary.load(self._artifacts / version.folder)
+            folder = self._seen / name
+            # An engine that a Sumika without links started has none.
+            prompts = canary.load(folder if folder.is_dir() else self._artifacts / version.folder)
             if prompts is None:
                 return None
             self._proven[name] = canary.judge(version.ref, prompts, await client.log_probabilities(name, prompts))
@@ -117,9 +128,43 @@ class Adapters:
 
     async def unload(self, client: EngineClient, name: str) -> None:
         await client.unload_adapter(name)
+        shutil.rmtree(self._seen / name, ignore_errors=True)
         log.info("unloaded %s", name)
+
+    def _there(self, version: Version) -> bool:
+        return engine_client.readable(self._artifacts / version.folder)
+
+    def _laid_out(self, version: Version) -> Path:
+        """A folder that the engine sees, with the files of `version` just as they were imported.
+
+        Raises:
+            SumikaError: `adapter_refused`, where they are gone; `broken_artifact`, where they are others.
+        """
+        source, target = self._artifacts / version.folder, self._seen / str(version.ref)
+        if not self._there(version):
+            raise engine_client.gone(str(version.ref), source)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(mode=0o700, parents=True)
+        try:
+            for path in sorted(source.iterdir()):
+                _link(path, target / path.name)
+        except FileNotFoundError as error:
+            raise engine_client.gone(str(version.ref), source) from error
+        files = Integrity(version, target)
+        files.check_names()
+        files.check_all()
+        return target
 
     def drop(self, name: str) -> None:
         """No longer `held`, before the engine is told: nothing may be sent there meanwhile."""
         self.held.discard(name)
         self._proven.pop(name, None)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # other disk, or a file system without links
+        shutil.copy2(source, target, follow_symlinks=False)

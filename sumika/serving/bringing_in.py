@@ -28,9 +28,10 @@ class BringingIn:
         return self._imports.list_all()
 
     def sources(self) -> list[str]:
-        """What lies in the folder."""
+        """What lies in the folder; a link is not followed out of it."""
         folder = self._home.incoming
-        return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+        there = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path.name for path in there if not path.name.startswith(".") and not path.is_symlink())
 
     async def begin(self, source: str, name: str, base: str | None, by: Actor) -> Import:
         """Raises SumikaError `bad_name`; `not_found`, for the source; `import_running` (409)."""

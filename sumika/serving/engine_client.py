@@ -111,17 +111,12 @@ class EngineClient:
         files are gone. vLLM forgets an adapter that was long not asked for and reads it from disk at its next request,
         in the middle of a step; where it can't, the whole engine ends."""
         _, body = await self._call("GET", "/v1/models", None, _SHORT)
-        return {model["id"] for model in body["data"] if model.get("parent") and _readable(Path(model["root"]))}
+        return {model["id"] for model in body["data"] if model.get("parent") and readable(Path(model["root"]))}
 
     async def load_adapter(self, name: str, folder: Path) -> None:
         """Raises SumikaError `adapter_refused` with vLLM's own reason, or because files are gone. Loading a name twice is no error."""
-        if not _readable(folder):
-            raise SumikaError(
-                "adapter_refused",
-                f"{name} can't be loaded: its files are gone from {folder}. Put them back, or import the adapter again and deploy that.",
-                f"{name} を読み込めません。{folder} のファイルがなくなっています。ファイルを戻すか、アダプターを取り込み直して配備してください。",
-                status=409,
-            )
+        if not readable(folder):
+            raise gone(name, folder)
         # A relative path that does not exist would be taken for a hub name.
         payload = {"lora_name": name, "lora_path": str(folder.resolve())}
         status, body = await self._call("POST", "/v1/load_lora_adapter", payload, _LONG)
@@ -180,7 +175,16 @@ class EngineClient:
             ) from error
 
 
-def _readable(folder: Path) -> bool:
+def gone(name: str, folder: Path) -> SumikaError:
+    return SumikaError(
+        "adapter_refused",
+        f"{name} can't be loaded: its files are gone from {folder}. Put them back, or import the adapter again and deploy that.",
+        f"{name} を読み込めません。{folder} のファイルがなくなっています。ファイルを戻すか、アダプターを取り込み直して配備してください。",
+        status=409,
+    )
+
+
+def readable(folder: Path) -> bool:
     """Whether what vLLM reads of an adapter is there."""
     return (folder / adapter_rules.CONFIG).is_file() and (folder / adapter_rules.WEIGHTS).is_file()
 

@@ -6,30 +6,35 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 from sqlalchemy import Connection
 
-from sumika.models import engines, leases, tasks
+from sumika.models import engines, leases, sandbox, tasks
 from sumika.models.canary import Verdict
 from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.integrity import Integrity
 from sumika.models.leases import Lease
 from sumika.models.registry import Version
+from sumika.models.sandbox import View
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
 from sumika.serving import engine_logs, liveness, process, vllm
 from sumika.serving.adapters import Adapters
 from sumika.serving.backoff import Backoff
 from sumika.serving.engine_client import EngineClient
+from sumika.serving.engine_view import EngineView
 from sumika.serving.memory import Device
 from sumika.serving.process import ProcessId
-from sumika.serving.room import Room
+from sumika.serving.room import Place, Room
 from sumika.serving.sleep import Sleeper
 from sumika.serving.tracing import engines as traces
 
@@ -47,11 +52,13 @@ _ROOM_EVERY_S = 1.0
 _STORE_EVERY_S = 1.0
 # How often to try to remove the row of an engine that has ended.
 _FORGET_TRIES = 5
+# What went wrong answers nobody any more; vLLM would wait for what runs in it as long as it may.
+_FAILED_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """What every keeper needs besides its own engine. `traces_url`: where engines send their spans."""
+    """What every keeper needs besides its own engine. `traces_url`: where engines send their spans; `sandbox`: what they run in."""
 
     store: Store
     home: Home
@@ -60,6 +67,14 @@ class EngineContext:
     lease: Lease
     room: Room
     traces_url: str | None = None
+    sandbox: sandbox.Kind = "none"
+    # Weights are hashed one after another: several at once would be no quicker, and take the disk from what starts.
+    hashing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "hashing"))
+    _files: dict[int, Integrity] = field(default_factory=dict)
+
+    def files_of(self, base: Version) -> Integrity:
+        """One for all engines of a base, so that its weights are hashed once."""
+        return self._files.setdefault(base.id, Integrity(base, self.home.artifacts / base.folder))
 
     @contextmanager
     def write(self, *, quiet: bool = False) -> Iterator[Connection]:
@@ -99,7 +114,11 @@ class Keeper:
         self._client: EngineClient | None = None
         self._sleeper = Sleeper(context.room, row.id)
         self._wake = asyncio.Event()
-        self.adapters = Adapters(context.home.artifacts)
+        self._view = EngineView(context.home, row.id, base)
+        self._files = context.files_of(base)
+        self._hashing: asyncio.Future[None] | None = None
+        self._hashing_ends = Event()
+        self.adapters = Adapters(context.home.artifacts, self._view.adapters)
         self.aim: Aim = "sleep" if row.state == "asleep" else "serve"
         self.may_rest: Callable[[], bool] = lambda: False
         self.state: engines.State = row.state
@@ -135,8 +154,9 @@ class Keeper:
             finally:
                 self.state = "failed"
                 self.adapters.forget()
+                self._stop_hashing()
                 await self._drop_client()
-            await self._end_process()
+            await self._end_process(_FAILED_GRACE_S)
             await asyncio.sleep(_STORE_EVERY_S if store_away else self._pause())
             while self.aim == "sleep":  # it gave its memory back the hard way, and is started when it is asked for
                 await self._woken()
@@ -146,7 +166,7 @@ class Keeper:
         self.state = "stopping"
         self._report(state="stopping")
         await self._drop_client()
-        await self._end_process()
+        await self._end_process(self._context.settings.stop_timeout_s + 5)
         for tries_left in reversed(range(_FORGET_TRIES)):
             try:
                 with self._context.write() as connection:
@@ -174,34 +194,58 @@ class Keeper:
     async def _live(self) -> None:
         self._ready_at = None
         adopted = self._process is not None and self._process.alive()
-        live = self._process if adopted and self._process is not None else self._start()
+        live = self._process if adopted and self._process is not None else await self._started()
         if adopted:
             log.info("engine %s (%s): found alive, pid %s", self.id, self.base.ref, live.pid)
         self._client = client = EngineClient(self._row.socket, tasks.of(self.base.meta))
+        self._hashing_ends = Event()
+        self._hashing = asyncio.get_running_loop().run_in_executor(
+            self._context.hashing, self._files.check_all, self._hashing_ends
+        )
         await self._become_ready(live, client, adopted)
         # One that was found serving has served since it started, for all we know: our own restart doesn't make it young again.
         self._ready_at = time.monotonic() - (live.age_s() if adopted and self._row.state == "ready" else 0.0)
         await self._serve(live, client)
 
-    def _start(self) -> ProcessId:
+    async def _started(self) -> ProcessId:
+        """Raises SumikaError `broken_artifact`, before it has read a file that isn't as it was imported."""
+        self._files.check_names()
+        await asyncio.to_thread(self._files.check_small)
+        return await self._start()
+
+    async def _start(self) -> ProcessId:
         context = self._context
         context.check()
         Path(self._row.socket).unlink(missing_ok=True)
         try:
             place = context.room.claim(self.id, self.base, self.folder)
             argv = vllm.arguments(context.settings, context.device, self.base, self.folder, self._row.socket, place.share)
-            env = vllm.environment(context.settings, context.device, context.home, place.pool.uuid)
+            env = vllm.environment(context.settings, context.device, self._view.cache, place.pool.uuid)
             argv, env = argv + traces.arguments(context.traces_url), env | traces.environment(context.traces_url)
-            self._process = process.start(argv, env, self.log_file)
+            # Its processes meet on the loopback, which Landlock can't tell from other addresses.
+            view = self._view.make(network=context.traces_url is not None or context.sandbox == "landlock")
+            return await self._spawned(place, argv, env, view)
         except (OSError, ValueError, TypeError) as error:  # its files or its command are gone: its own trouble, nobody else's
             raise self._died(f"it can't be started ({error})", f"起動できません({error})") from error
+
+    async def _spawned(self, place: Place, argv: Sequence[str], env: Mapping[str, str], view: View) -> ProcessId:
+        """Started in a thread, since a sandbox takes a moment to make; and kept track of, also where nobody waits for it any more."""
+        starting = asyncio.create_task(asyncio.to_thread(process.start, argv, env, self.log_file, self._context.sandbox, view))
+        try:
+            return self._tell_started(place, await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            self._tell_started(place, await starting)
+            raise
+
+    def _tell_started(self, place: Place, started: ProcessId) -> ProcessId:
+        self._process = started
         self.state = "starting"
         self._report(
-            state="starting", adapters=[], pid=self._process.pid, pid_started=self._process.started, error=None,
+            state="starting", adapters=[], pid=started.pid, pid_started=started.started, error=None,
             gpu=place.pool.gpu, memory=place.planned,
         )  # fmt: skip
-        log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, self._process.pid, self.log_file)
-        return self._process
+        log.info("engine %s (%s): started, pid %s, log %s", self.id, self.base.ref, started.pid, self.log_file)
+        return started
 
     async def _become_ready(self, live: ProcessId, client: EngineClient, adopted: bool) -> None:
         deadline = time.monotonic() + self._context.settings.start_timeout_s
@@ -215,6 +259,9 @@ class Keeper:
             self.state = "asleep"  # the row of one that was waking is not believed: waking twice is no harm
             return
         await client.warm_up(str(self.base.ref))
+        if not adopted and self._hashing is not None:
+            await self._hashing
+            await asyncio.to_thread(self._files.check_same)  # what it read is what was hashed
         if adopted:
             await self.adapters.adopt(client, set(self._row.adapters))
         while self.adapters.missing:
@@ -229,11 +276,15 @@ class Keeper:
         """Until the engine dies, stops answering or stops generating."""
         settings = self._context.settings
         strikes, next_health = 0, time.monotonic()
-        watch = liveness.until_dead(client, str(self.base.ref), settings, lambda: self.state == "asleep")
+        watch = liveness.until_dead(
+            client, str(self.base.ref), settings, lambda: self.state == "asleep", lambda: process.worked_s(live)
+        )
         pulse = asyncio.create_task(watch)
         try:
             while live.alive():
                 await self._pursue_if_stored(client)
+                if self._hashing is not None and self._hashing.done():
+                    self._hashing.result()
                 if pulse.done():
                     raise self._died("it stopped generating", "生成が止まりました")
                 if time.monotonic() >= next_health:
@@ -279,6 +330,7 @@ class Keeper:
             self._report(state="asleep", adapters=sorted(self.adapters.held), memory=self._context.room.promised(self.id))
 
     async def _wake_up(self, client: EngineClient) -> None:
+        await asyncio.to_thread(self._files.check_same)  # a deep sleeper reads its weights again
         place = self._context.room.claim(self.id, self.base, self.folder)
         self._become("waking", memory=place.planned)
         await self._sleeper.wake(client)
@@ -312,14 +364,21 @@ class Keeper:
     def kill(self) -> None:
         """End the process at once; `stop` sees to the rest."""
         if self._process is not None:
-            process.kill(self._process)
+            process.kill(self._process, self._process.session())
 
-    async def _end_process(self) -> None:
+    async def _end_process(self, grace_s: float) -> None:
         if self._process is not None:
-            await process.stop(self._process, self._context.settings.stop_timeout_s + 5)
+            await process.stop(self._process, grace_s)
             self._process = None
             Path(self._row.socket).unlink(missing_ok=True)
+        self._view.remove()
         self._context.room.release(self.id)
+
+    def _stop_hashing(self) -> None:
+        if self._hashing is not None:
+            self._hashing_ends.set()
+            self._hashing.cancel()
+            self._hashing = None
 
     async def _woken(self) -> None:
         with suppress(TimeoutError):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import pynvml
 
 from sumika.serving.memory import MainMemory
 
+Nvidia = Literal["answers", "silent", "none"]
+# A driver that is in trouble lets its tool wait for ever.
+_NVIDIA_S = 30
 # Activations, the runtime, CUDA graphs.
 _OVERHEAD = 2 * 2**30
 
@@ -59,6 +64,25 @@ def fits(parameters: int, machine: Machine, kv_bytes: int | None = None, gpu_sha
     kv = max(weights, 2 * 2**30) if kv_bytes is None else kv_bytes
     there = int(gpu_share * machine.model_memory_bytes) if machine.gpus else machine.memory_bytes
     return weights + kv + _OVERHEAD <= there
+
+
+def nvidia() -> Nvidia:
+    """Whether NVIDIA's tool names a GPU; `silent`, where it or the driver is there and it does not."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "silent" if _has_driver() else "none"
+    try:
+        answer = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=_NVIDIA_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "silent"
+    if answer.returncode == 0 and "GPU" in answer.stdout:
+        return "answers"
+    return "silent" if answer.returncode != 0 or _has_driver() else "none"
+
+
+def _has_driver() -> bool:
+    """Whether a GPU's device is there. `/proc/driver/nvidia` is seen by every container of the machine, and says nothing of this one."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _nvidia() -> tuple[str | None, tuple[Gpu, ...]]:

@@ -22,7 +22,7 @@ from sumika.models.moves import Move
 from sumika.models.outage_log import OutageLog
 from sumika.models.registry import Version
 from sumika.models.store import revision
-from sumika.serving import engine_logs, plan
+from sumika.serving import engine_logs, engine_view, plan
 from sumika.serving.crew import Crew
 from sumika.serving.keeper import EngineContext
 from sumika.serving.moving import Moving
@@ -114,6 +114,7 @@ class Supervisor:
             engines.forget_gateways(connection, sorted(gone))
         for name in artifacts.sweep(self._context.home.artifacts, self._named_folders):
             log.warning("removed what an interrupted import left: %s", name)
+        engine_view.sweep(self._context.home, [row.id for row in rows])
         for row in rows:
             self._crew.adopt(row, bases[row.base_id])
 

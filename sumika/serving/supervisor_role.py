@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable
 
-from sumika.models import leases
+from sumika.models import leases, sandbox
 from sumika.models.errors import SumikaError
 from sumika.models.leases import Lease
 from sumika.models.outage_log import OutageLog
@@ -51,11 +51,17 @@ async def supervise(
             return
         device = vllm.device(settings.engine)
         room = Room(settings.engine, measure(device))
-        log.info("supervisor: engines on %s, home %s, token %d", device, settings.layout.root, lease.token)
+        kind = sandbox.choose(settings.engine.sandbox)
+        log.info("supervisor: engines on %s, sandbox %s, home %s, token %d", device, kind, settings.layout.root, lease.token)
+        if kind == "none" and settings.engine.sandbox == "auto":
+            log.warning(
+                "supervisor: engines run without a sandbox and read what this user reads; see docs/operations.md, 'The sandbox'"
+            )
         renewing = asyncio.create_task(_renew(store, lease))
         try:
             traces = settings.telemetry.traces_url
-            supervisor = Supervisor(EngineContext(store, settings.layout, settings.engine, device, lease, room, traces))
+            context = EngineContext(store, settings.layout, settings.engine, device, lease, room, traces, kind)
+            supervisor = Supervisor(context)
             hurrying = asyncio.create_task(_hurry(supervisor, signals))
             await supervisor.run(signals.stop)
             hurrying.cancel()

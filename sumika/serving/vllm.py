@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sumika.models import adapter_rules, tasks
-from sumika.models.home import Home
+from sumika.models.errors import SumikaError
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.tasks import Task
@@ -38,14 +36,23 @@ _STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 
 
 def device(settings: EngineSettings) -> Device:
-    """CUDA where the driver answers, else the CPU build."""
+    """CUDA where the driver answers, the CPU build where there is none.
+
+    Raises:
+        SumikaError: `gpu_silent`, where there is a driver and it does not answer: nobody's GPU server becomes a slow one unseen.
+    """
     if settings.device != "auto":
         return settings.device
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return "cpu"
-    answer = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
-    return "cuda" if answer.returncode == 0 and "GPU" in answer.stdout else "cpu"
+    found = machine.nvidia()
+    if found == "silent":
+        raise SumikaError(
+            "gpu_silent",
+            "This machine has an NVIDIA driver or GPU, and nvidia-smi does not answer. Mend the driver (see 'nvidia-smi', 'dmesg'), or set engine.device: cpu to run without the GPU.",
+            "NVIDIAのドライバーまたはGPUがありますが、nvidia-smi が応答しません。ドライバーを修復する(nvidia-smi や dmesg で確認)か、GPUなしで動かす場合は engine.device: cpu を設定してください。",
+            status=503,
+            retry_after=30,
+        )
+    return "cuda" if found == "answers" else "cpu"
 
 
 def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path, socket: str, share: float) -> list[str]:
@@ -79,11 +86,10 @@ def arguments(settings: EngineSettings, on: Device, base: Version, folder: Path,
 
 
 def environment(
-    settings: EngineSettings, on: Device, home: Home, gpu: str, ours: Mapping[str, str] = os.environ
+    settings: EngineSettings, on: Device, cache: Path, gpu: str, ours: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Offline, no telemetry, caches inside our home, adapters loadable at run time (over the private socket only), and
+    """Offline, no telemetry, what is compiled kept in `cache`, adapters loadable at run time (over the private socket only), and
     only the GPU of this UUID in sight."""
-    cache = home.root / "cache"
     env = {name: ours[name] for name in _PASSED_ON if name in ours}
     env |= {
         "HOME": str(cache),

@@ -28,7 +28,7 @@ def levels(settings: Settings) -> dict[str, str]:
 
 def test_store_as_it_should_be(settings: Settings) -> None:
     assert {name: level for name, level in levels(settings).items() if name != "port"} == dict.fromkeys(
-        ("database", "clock", "schema", "audit", "weights", "supervisor", "audit_chain", "weights_hashes"), "ok"
+        ("database", "clock", "schema", "audit", "weights", "weights_names", "supervisor", "audit_chain", "weights_hashes"), "ok"
     )
 
 

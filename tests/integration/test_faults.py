@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from sumika.models import engines
+from sumika.models import engines, sandbox
 from tests.conftest import ROOT
 from tests.integration.conftest import Stack, finish, free_port, start, until
 
@@ -130,6 +130,55 @@ def test_engine_that_hangs_is_replaced(own_stack: Stack) -> None:
         what="a new engine",
     )
     until(lambda: stack.chat("talk").status_code == 200)
+
+
+def test_engine_whose_server_lives_and_which_generates_nothing_is_replaced_in_seconds(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    before = stack.engine_of(base)
+    stack.script(hang_generation=True)
+    until(lambda: stack.engines()[0].pid != before.pid, within=20, what="the one that hangs is ended")
+    stack.script()
+    until(lambda: stack.chat("talk").status_code == 200, within=40, what="another one")
+
+
+def test_files_that_are_not_as_imported_are_not_served(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    folder = stack.settings.layout.artifacts / base.folder
+    (folder / "chat_template.jinja").write_text("{{ 'evil' }}")
+    move = stack.ended(stack.ask("talk", base))
+    assert move.state == "refused" and move.error is not None and "chat_template.jinja" in move.error["en"]
+    (folder / "chat_template.jinja").unlink()
+    until(lambda: not stack.engines(), what="the one that was not started is forgotten")
+    stack.deploy("talk", base)
+    adapter = stack.adapter("faq", base)
+    weights = stack.settings.layout.artifacts / adapter.folder / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    move = stack.ended(stack.ask("faq", adapter))
+    assert move.state == "refused" and move.error is not None and move.error["code"] == "broken_artifact"
+    other = stack.base("other", seed=3)
+    weights = stack.settings.layout.artifacts / other.folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    move = stack.ended(stack.ask("talk", other))
+    assert move.state == "refused" and move.error is not None and move.error["code"] == "broken_artifact"
+    assert stack.chat("talk").status_code == 200
+
+
+def test_engine_sees_nothing_of_keys_and_database(own_stack: Stack) -> None:
+    stack = own_stack
+    base = stack.base()
+    stack.deploy("talk", base)
+    engine = stack.engine_of(base)
+    assert sandbox.usable()[0] != "none", "the tests' machine has a sandbox"
+    if sandbox.usable()[0] == "bubblewrap":
+        root = Path(f"/proc/{engine.pid}/root")
+        assert not (root / str(stack.settings.layout.admin_key).lstrip("/")).exists()
+        assert not (root / str(stack.settings.layout.database).lstrip("/")).exists()
+        assert (root / str(stack.settings.layout.artifacts / base.folder / "config.json").lstrip("/")).exists()
 
 
 def test_engine_in_a_crash_loop_backs_off_and_shows_why(own_stack: Stack) -> None:

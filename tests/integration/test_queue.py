@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sumika.finetune import runs
 from sumika.finetune.queue.child import LOG
-from sumika.models import jobs
+from sumika.models import differences, jobs, registry
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.jobs import Job
+from sumika.models.names import VersionRef
 from sumika.models.store import Store
+from tests import tiny_llama
 from tests.conftest import ROOT
 
 TRAINING = [sys.executable, str(ROOT / "tests" / "fake_training.py")]
@@ -27,6 +31,7 @@ TRAINING = [sys.executable, str(ROOT / "tests" / "fake_training.py")]
 class Queue:
     def __init__(self, store: Store, home: Home) -> None:
         self.store, self.home = store, home
+        self.env: dict[str, str] = {}
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def submit(self, name: str, *, priority: int = 0, memory: int = 1) -> int:
@@ -38,7 +43,11 @@ class Queue:
             return jobs.submit(connection, name, run, actor="test", memory=memory, priority=priority).id
 
     def start(self) -> subprocess.Popen[bytes]:
-        env = os.environ | {"SUMIKA_HOME": str(self.home.root), "SUMIKA_FINETUNE__COMMAND": str(TRAINING).replace("'", '"')}
+        env = (
+            os.environ
+            | {"SUMIKA_HOME": str(self.home.root), "SUMIKA_FINETUNE__COMMAND": str(TRAINING).replace("'", '"')}
+            | self.env
+        )
         worker = subprocess.Popen(
             [sys.executable, "-m", "sumika.cli.main", "finetune", "worker"], env=env | {"A_SECRET": "sk-1"}, cwd=ROOT
         )
@@ -186,3 +195,59 @@ def test_of_two_workers_one_gets_the_job(store: Store, queue: Queue) -> None:
     with store.write() as connection:
         second = jobs.claim(connection, seen, "two", None)
     assert first is not None and first.worker == "one" and second is None
+
+
+def test_a_training_sees_its_own_run_and_nothing_of_keys_database_and_other_teams(queue: Queue) -> None:
+    other = queue.home.runs / "other-team"
+    other.mkdir()
+    secrets = [queue.home.admin_key, queue.home.database, other / "train.jsonl", queue.home.files / "file-1.jsonl"]
+    for secret in secrets:
+        secret.touch()
+    job_id = queue.submit("spy")
+    (queue.home.runs / queue.job(job_id).run / "look_at.json").write_text(json.dumps([str(path) for path in secrets]))
+    queue.start()
+    job = queue.over(job_id)
+    assert job.state == "done", job
+    seen = json.loads((queue.folder(job) / "seen.json").read_text())
+    assert seen == {"read": [], "environment of its parent": False, "written outside": False}
+    given = json.loads((queue.folder(job) / "environment.json").read_text())
+    assert not any("DATABASE" in name or name == "SUMIKA_HOME" for name in given)
+
+
+def test_one_that_hangs_is_killed_and_told_and_one_asked_to_end_does_not_keep_us(queue: Queue) -> None:
+    queue.env["SUMIKA_FINETUNE__SILENCE_TIMEOUT_S"] = "6"
+    hanging = queue.submit("hangs")
+    queue.start()
+    job = queue.over(hanging)
+    assert job.state == "failed" and job.note is not None and "neither computed nor wrote" in job.note["en"], job
+    deaf = queue.submit("deaf")
+    queue.until(deaf, lambda one: one.state == "running" and (queue.folder(one) / "saved").exists())
+    with queue.store.write() as connection:
+        jobs.cancel(connection, deaf)
+    assert queue.until(deaf, lambda one: one.state == "cancelled", seconds=55)
+
+
+def test_output_without_end_is_bounded(queue: Queue) -> None:
+    job_id = queue.submit("floods")
+    queue.start()
+    job = queue.over(job_id)
+    assert job.state == "done" and (queue.folder(job) / LOG).stat().st_size < 100 * 2**20
+    assert queue.log(job).rstrip().endswith("step 5")
+
+
+def test_what_was_trained_is_registered_by_the_worker(queue: Queue, tmp_path: Path) -> None:
+    base = tiny_llama.add(queue.store, queue.home, tmp_path / "tiny")
+    config = tiny_llama.job(tmp_path, "train.epochs=1")
+    folder = runs.create(config, queue.home)
+    runs.keep_config(folder, config)
+    with queue.store.write() as connection:
+        job_id = jobs.submit(connection, "pets", folder.name, actor="test", memory=1).id
+    queue.env["SUMIKA_FINETUNE__COMMAND"] = json.dumps([sys.executable, "-m", "sumika.cli.main", "finetune", "run"])
+    queue.start()
+    job = queue.until(job_id, lambda one: one.state in jobs.OVER, seconds=240)
+    assert job.state in ("done", "refused") and job.version == "pets@1", queue.log(job)
+    with queue.store.read() as connection:
+        made = registry.get(connection, VersionRef("pets", 1))
+    assert made.base == base.ref and made.meta["training"]["run"] == job.run
+    assert differences.find(queue.home.artifacts / made.folder, made.digest) == []
+    assert runs.result(folder)["version"] == "pets@1" and not (folder / ".private").exists()  # type: ignore[index]

@@ -59,6 +59,17 @@ MOUNTS = (
         (device.driver("580.65.06", "14.1.0"), "warn", "release notes"),
         (device.driver(None, "13.0.96"), "fail", "nvidia-smi"),
         (device.driver("580.65.06", None), "warn", "CPU build"),
+        (device.silent("none", "auto"), "ok", ""),
+        (device.silent("answers", "auto"), "ok", ""),
+        (device.silent("silent", "auto"), "fail", "engine.device: cpu"),
+        (device.silent("silent", "cpu"), "warn", "does not answer"),
+        (secrecy.engines("auto", ("bubblewrap", "landlock", "none")), "ok", "bubblewrap"),
+        (secrecy.engines("auto", ("landlock", "none")), "ok", "landlock"),
+        (secrecy.engines("auto", ("bubblewrap", "none")), "warn", "trainings"),
+        (secrecy.engines("auto", ("none",)), "warn", "engines and trainings"),
+        (secrecy.engines("none", ("bubblewrap", "landlock", "none")), "warn", "without a sandbox"),
+        (secrecy.engines("bubblewrap", ("landlock", "none")), "fail", "bubblewrap"),
+        (weights.named(["base@1"]), "fail", "base@1"),
         (disk.space(100 * GIB), "ok", "100 GiB"),
         (disk.space(10 * GIB), "warn", "10 GiB"),
         (disk.space(GIB), "fail", "make room"),
@@ -175,7 +186,7 @@ def test_every_subject_is_looked_at_once_there_is_a_home() -> None:
     code, seen, findings = told("--deep")
     assert set(findings) == {
         "cpu", "gpu", "driver", "vllm", "python", "sqlite", "packages", "proxy", "open_files", "swap", "huge_pages", "disk", "filesystem", "private_files",
-        "private_home", "settings_file", "client_secrets", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_hashes", "weights_revisions", "supervisor", "port",
+        "private_home", "settings_file", "client_secrets", "sandbox", "gpu_answers", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_names", "weights_hashes", "weights_revisions", "supervisor", "port",
     }  # fmt: skip
     assert code == (0 if seen["healthy"] else 1) == int(any(one["level"] == "fail" for one in findings.values()))
 

@@ -119,3 +119,24 @@ def test_base_that_transformers_cannot_load_leaves_the_adapter_unproven(base: Pa
     (other / "config.json").write_text('{"model_type": "of tomorrow"}')
     with pytest.raises(NoReference, match="can't run it"):
         imported.write(folder, other)
+
+
+HOSTILE = r"(?:.|..|...)+\b\B"  # exponential in the length of a module's name
+
+
+def test_expression_that_would_run_for_ever_is_refused_in_seconds(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(SumikaError) as told:
+        imported.write(adapter(base, tmp_path / "a", 5.0, target_modules=HOSTILE), base)
+    assert told.value.code == "bad_adapter" and "regular expression" in told.value.en
+
+
+@pytest.mark.parametrize("broken", ["(", "*", "[a"])
+def test_expression_that_is_none_is_refused(base: Path, tmp_path: Path, broken: str) -> None:
+    with pytest.raises(SumikaError, match="regular expression"):
+        imported.write(adapter(base, tmp_path / "a", 5.0, target_modules=broken), base)
+
+
+def test_expression_of_peft_is_followed(base: Path, tmp_path: Path) -> None:
+    told = r"model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|down_proj)"
+    imported.write(folder := adapter(base, tmp_path / "a", 5.0, target_modules=told), base)
+    assert canary.load(folder) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sumika.cli.checkup.finding import Finding, fail, fine, warn
-from sumika.serving.machine import Gpu, Machine
+from sumika.serving.machine import Gpu, Machine, Nvidia
 
 _GIB = 2**30
 # A GPU with less holds no base of the catalog beside vLLM's own needs.
@@ -32,6 +32,21 @@ def gpu(gpus: tuple[Gpu, ...]) -> Finding:
             f"GPU: {told}。{'、'.join(small)} はメモリが足りません",
         )
     return fine("gpu", f"GPU: {told}", f"GPU: {told}")
+
+
+def silent(nvidia: Nvidia, setting: str) -> Finding:
+    """`setting`: engine.device. With `auto`, a GPU that does not answer stops the supervisor."""
+    if nvidia != "silent":
+        return fine("gpu_answers", "no GPU is silent", "応答しないGPUはありません")
+    if setting == "cpu":
+        return warn(
+            "gpu_answers", "an NVIDIA driver or GPU is there and does not answer; engine.device: cpu leaves it out",
+            "応答しないNVIDIAドライバーまたはGPUがあります(engine.device: cpu のため使いません)",
+        )  # fmt: skip
+    return fail(
+        "gpu_answers", "an NVIDIA driver or GPU is there and nvidia-smi does not answer, so no engine starts; mend the driver, or set engine.device: cpu",
+        "NVIDIAドライバーまたはGPUがありますが nvidia-smi が応答しないため、エンジンを起動しません。修復するか engine.device: cpu を設定してください",
+    )  # fmt: skip
 
 
 def driver(version: str | None, cuda: str | None) -> Finding:

@@ -21,16 +21,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from sumika.cli import bill
 from sumika.cli.checkup import counters, database, device, disk, duty, exposure, kernel, records, secrecy, software, weights
 from sumika.cli.checkup.finding import Finding, fail
-from sumika.models import clock, differences, leases, registry, schema, upgrades, yamlfile
+from sumika.models import clock, differences, leases, registry, sandbox, schema, upgrades, yamlfile
 from sumika.models.audit import chain, checkpoints
 from sumika.models.audit.verify import verify
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.integrity import Integrity
 from sumika.models.registry import Version
 from sumika.models.settings import DEFAULT_FILE, Settings
 from sumika.models.store import Store, alembic_config
 from sumika.models.tree import TREE
-from sumika.serving import plan, stack
+from sumika.serving import machine, plan, stack
 from sumika.serving.machine import Machine
 
 _CONSTRAINTS = TREE / "constraints"
@@ -71,6 +72,8 @@ def of_home(settings: Settings, seen: Machine) -> Iterator[Finding]:
     yield secrecy.settings_file(file, yamlfile.read(file).data if file.exists() else {})
     named = (issuer.client_secret_file for issuer in settings.oidc.issuers)
     yield secrecy.client_secrets(path for path in named if path is not None)
+    yield secrecy.engines(settings.engine.sandbox, sandbox.usable())
+    yield device.silent(machine.nvidia(), settings.engine.device)
     yield exposure.tls(settings.host, settings.oidc.public_url)
     yield _redis(settings.gateway.limits_url)
 
@@ -109,7 +112,9 @@ def _of_rows(connection: Connection, home: Home, gateways: int) -> Iterator[Find
     now = datetime.now(UTC)
     yield records.signed(end.seq - (last.seq if last else 0), last.at if last else None, now)
     versions = [version for version in registry.list_all(connection) if version.removed_at is None]
-    yield weights.there([str(one.ref) for one in versions if not (home.artifacts / one.folder).is_dir()])
+    there = [one for one in versions if (home.artifacts / one.folder).is_dir()]
+    yield weights.there([str(one.ref) for one in versions if one not in there])
+    yield weights.named([str(one.ref) for one in there if _has_strange(one, home.artifacts / one.folder)])
     yield weights.pinned([str(one.ref) for one in versions if _source(one).get("hub") and not _source(one).get("revision")])
     yield duty.supervised(gateways, leases.until(connection, "supervisor"), now)
 
@@ -130,6 +135,14 @@ def _deep(store: Store, home: Home) -> Iterator[Finding]:
         versions = [version for version in registry.list_all(connection) if version.removed_at is None]
     there = [one for one in versions if (home.artifacts / one.folder).is_dir()]
     yield weights.intact([str(one.ref) for one in there if _differs(home.artifacts / one.folder, one.digest)])
+
+
+def _has_strange(version: registry.Version, folder: Path) -> bool:
+    try:
+        Integrity(version, folder).check_names()
+    except SumikaError:
+        return True
+    return False
 
 
 def _differs(folder: Path, digest: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from sumika.cli.checkup.finding import Finding, fail, fine, warn
 from sumika.models.home import Home
+from sumika.models.sandbox import Kind, Setting
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -56,6 +57,29 @@ def settings_file(path: Path, data: Mapping[str, Any]) -> Finding:
             f"{path} にパスワードがあり、誰でも読めます。実行してください: chmod 600 {path}",
         )  # fmt: skip
     return fine("settings_file", "no password stands open in the settings file", "設定ファイルのパスワードは保護されています")
+
+
+def engines(setting: Setting, usable: Sequence[Kind]) -> Finding:
+    """What keeps engines and trainings from keys, the database and other teams' files. `setting`: engine.sandbox; `usable`: those that
+    work for this user here, which for a service or in a container may be others."""
+    kind = usable[0] if setting == "auto" else setting
+    if kind not in usable:
+        return fail(
+            "sandbox", f"engine.sandbox is {kind}, which does not work for this user here; install it and allow it, or set auto",
+            f"engine.sandbox は {kind} ですが、この利用者では使えません。導入・許可するか auto にしてください",
+        )  # fmt: skip
+    trainings = "landlock" if kind != "none" and "landlock" in usable else "none"
+    if "none" in (kind, trainings):
+        who, ja = ("engines and trainings", "エンジンと学習") if kind == "none" else ("trainings", "学習")
+        return warn(
+            "sandbox", f"{who} run without a sandbox and read what this user reads, keys and database too; see 'The sandbox' in docs/operations.md",
+            f"{ja}がサンドボックスなしで動き、鍵やデータベースも読めます。docs/operations.ja.md の「サンドボックス」を参照してください",
+        )  # fmt: skip
+    return fine(
+        "sandbox",
+        f"engines run in a sandbox ({kind}), trainings too ({trainings})",
+        f"エンジン({kind})と学習({trainings})はサンドボックスで動きます",
+    )
 
 
 def client_secrets(paths: Iterable[Path]) -> Finding:

@@ -19,6 +19,16 @@ def there(missing: Sequence[str]) -> Finding:
     return fine("weights", "the files of every version are there", "すべてのバージョンのファイルがあります")
 
 
+def named(strange: Sequence[str]) -> Finding:
+    """`strange`: versions whose folder holds files of other names or sizes than were imported; no engine starts with those."""
+    if strange:
+        return fail(
+            "weights_names", f"files of {_some(strange)} are others than were imported, and are not served; 'sumika models verify NAME@N' names them",
+            f"{_some(strange)} のファイルが取り込み時と異なるため、配備されません。sumika models verify 名前@番号 で確認してください",
+        )  # fmt: skip
+    return fine("weights_names", "no version has files of other names or sizes", "ファイルの名前とサイズは取り込み時のままです")
+
+
 def intact(changed: Sequence[str]) -> Finding:
     """`changed`: versions whose files are not as they were imported."""
     if changed:

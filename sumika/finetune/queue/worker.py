@@ -9,21 +9,27 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from threading import Event
+from typing import Any
 
 from sumika.finetune import device, runs
 from sumika.finetune.queue.child import Child
-from sumika.models import jobs, locks, runfiles
+from sumika.finetune.queue.private import PrivateHome
+from sumika.models import audit, jobs, locks, runfiles, sandbox
+from sumika.models.audit import Action
+from sumika.models.audit.chain import Outcome
 from sumika.models.errors import SumikaError
-from sumika.models.home import Home
 from sumika.models.jobs import Job
 from sumika.models.outage_log import OutageLog
 from sumika.models.pools import Pool
+from sumika.models.settings import Settings
 from sumika.models.store import Store
 
 log = logging.getLogger(__name__)
 
 _TURN_S = 0.5
+# To save a checkpoint: when the worker ends, and when somebody waits for a job to be cancelled.
 _GRACE_S = 300.0
+_CANCEL_S = 60.0
 # How often a training that was killed (and not one that failed) is begun again from its checkpoint.
 ATTEMPTS = 3
 # Exit status of `sumika finetune run`: the gate's no, and stopped after saving.
@@ -34,19 +40,20 @@ class Worker:
     """Takes jobs in their order, one at a time for each GPU (or one on the CPU), until `stop` is set.
 
     Its children end with it, having saved a checkpoint; their jobs go back to the queue. One that is killed loses its jobs
-    to the next worker once `jobs.LOST_S` have passed. `command`: what trains, given CONFIG, `--run FOLDER` and `--parent PID`.
+    to the next worker once `jobs.LOST_S` have passed. `finetune.command` is what trains, given CONFIG, `--run FOLDER` and
+    `--parent PID`.
     """
 
-    def __init__(
-        self, store: Store, home: Home, command: Sequence[str], room: Callable[[], Sequence[Pool]] = device.each
-    ) -> None:
-        self._store, self._home, self._room, self._command = store, home, room, command
+    def __init__(self, store: Store, settings: Settings, room: Callable[[], Sequence[Pool]] = device.each) -> None:
+        self._store, self._settings, self._room = store, settings, room
+        self._home = settings.layout
+        self._sandbox = _sandbox(settings.engine.sandbox)
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-64:]
         self._children: list[Child] = []
         self._outage = OutageLog(log, "the queue stays as it is, trainings go on")
 
     def run(self, stop: Event) -> None:
-        log.info("worker %s: waiting for training jobs", self._name)
+        log.info("worker %s: waiting for training jobs, sandbox %s", self._name, self._sandbox)
         try:
             while not stop.is_set():
                 self._turn()
@@ -80,11 +87,12 @@ class Worker:
             self._children.remove(child)
             return
         if state == "stopping":
-            child.end(_GRACE_S)
+            child.end(_CANCEL_S)
         status = child.ended()
-        if status is not None:
-            self._ended(child, status, cancelled=state == "stopping")
-            self._children.remove(child)
+        if status is None or (_succeeded(child, status) and not child.register()):
+            return
+        self._ended(child, status, cancelled=state == "stopping")
+        self._children.remove(child)
 
     def _ended(self, child: Child, status: int, *, cancelled: bool) -> None:
         job, told = child.job, runs.result(child.run)
@@ -92,19 +100,27 @@ class Worker:
         if checked is not None and status == 0 and not cancelled:
             return self._prepared(job, int(checked["memory_bytes"]))
         state: jobs.State
-        note = None
+        note, version = None, None
         if told is not None and status in (0, _REFUSED):
-            state = "refused" if told["gate"] == "refused" else "done"
+            state, note, version = _made(child, told)
         elif cancelled:
             state = "cancelled"
         elif status == _STOPPED:
             state = "queued"
+        elif child.hung:
+            state, note = "failed", _hung(self._settings.finetune.silence_timeout_s)
         elif status < 0 and job.attempts < ATTEMPTS:
             state, note = "queued", _killed(status, job.attempts)
         else:
             state, note = "failed", (checked or {}).get("error") or _failed(status, child.last_words())
         with self._store.write() as connection:
-            jobs.end(connection, job, state, note=note, version=told["version"] if told else None)
+            jobs.end(connection, job, state, note=note, version=version)
+            if state != "queued" and not child.prepares:
+                details = {"run": job.run, "version": version} if version else {"run": job.run}
+                outcome: Outcome = "done" if version else "failed"
+                audit.append(
+                    connection, Action.FINETUNE_RUN, job.name, outcome=outcome, reason="" if version else state, details=details
+                )
         log.info("job %d (%s): %s", job.id, job.run, state)
 
     def _prepared(self, job: Job, memory: int) -> None:
@@ -131,12 +147,47 @@ class Worker:
             claimed = jobs.claim(connection, job, self._name, fitting.gpu)
         if claimed is not None:
             log.info("job %d (%s): attempt %d", claimed.id, claimed.run, claimed.attempts)
-            self._children.append(Child(claimed, self._home.runs / claimed.run, self._command))
+            self._children.append(self._begun(claimed))
+
+    def _begun(self, job: Job) -> Child:
+        finetune = self._settings.finetune
+        private = PrivateHome(job, self._store, self._settings)
+        return Child(job, self._home.runs / job.run, finetune.command, private, self._sandbox, finetune.silence_timeout_s)
 
     def _held(self, job: Job) -> bool:
         """Whether a training of a worker that died is still saving its checkpoint."""
         with locks.held(runs.lock_of(self._home.runs / job.run), wait=False) as free:
             return not free
+
+
+def _sandbox(setting: sandbox.Setting) -> sandbox.Kind:
+    """Landlock for trainings, which must see the worker as their parent; bubblewrap would stand between."""
+    if setting == "none" or "landlock" not in sandbox.usable():
+        if setting != "none":
+            log.warning("trainings run without a sandbox and read what this user reads; see docs/operations.md, 'The sandbox'")
+        return "none"
+    return "landlock"
+
+
+def _succeeded(child: Child, status: int) -> bool:
+    return status in (0, _REFUSED) and runs.result(child.run) is not None
+
+
+def _made(child: Child, told: dict[str, Any]) -> tuple[jobs.State, dict[str, str] | None, str | None]:
+    """What became of a training that ended well: state, note and version."""
+    try:
+        version = child.registered()
+    except SumikaError as error:
+        return "failed", {"en": error.en, "ja": error.ja}, None
+    gate, ref = (version.gate, str(version.ref)) if version else (told["gate"], told["version"])
+    return "refused" if gate == "refused" else "done", None, ref
+
+
+def _hung(silence_s: float) -> dict[str, str]:
+    return {
+        "en": f"it neither computed nor wrote anything for {silence_s:.0f} s and was killed; 'sumika finetune resume' goes on from its checkpoint",
+        "ja": f"{silence_s:.0f} 秒間、計算も書き込みもなかったため終了させました。sumika finetune resume でチェックポイントから再開できます",
+    }
 
 
 def _no_room(job: Job, pool: Pool) -> tuple[str, str]:

@@ -31,7 +31,9 @@ from sumika.models.store import LONG_STATEMENT_S, Store
 HEADER = "backup.json"
 FORMAT = 1
 # Of the home, what is none of a backup's: the database is told as tables, sockets and logs belong to what runs, `incoming` is somebody else's copy, `imports` tells of it.
-_LEFT = frozenset({"run", "logs", "incoming", "imports", "artifacts", "runs", "files", "batches", "cache.key"})
+_LEFT = frozenset(
+    {"run", "engines", "cache", "cache.key", "logs", "incoming", "imports", "artifacts", "runs", "files", "batches"}
+)
 _LATER = ("runs", "files", "batches")
 
 
