@@ -69,7 +69,7 @@ def install(
     The first one on a machine is laid down by the install.py that is in it.
     """
     home = load_settings().layout
-    keys = [signing.line(key) for key in signing.trusted_keys(home).values()]
+    keys = [signing.line(key) for key in signing.trusted_keys(home, "bundles").values()]
     os.umask(0o022)  # programs are everybody's to read; weights and records, which are not, lie elsewhere
     try:
         with output.waiting(f"installing {file.name}", f"{file.name} を導入中"):

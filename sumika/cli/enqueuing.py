@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def enqueue() -> None:
-    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE]}` from standard input; print the job or the figures of
+    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE, SOURCE]}` from standard input; print the job or the figures of
     its check, or `{"error": …}` in both languages."""
     asked = json.loads(sys.stdin.read())
     without_torch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeVar, get_args
 
@@ -42,7 +42,7 @@ EVERYTHING = Scopes()
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who asks. `id`: a key's id, or `oidc:ISSUER:SUBJECT`; `name` is for people to read and decides nothing.
-    `until`: when what it showed ends; None: not by itself."""
+    `until`: when what it showed ends; None: not by itself. `source`: the address that this request came from, for the audit log alone."""
 
     id: str
     name: str
@@ -50,6 +50,7 @@ class Principal:
     team: str | None = None
     scopes: Scopes = EVERYTHING
     until: datetime | None = None
+    source: str = field(default="", compare=False)
 
     @property
     def owner(self) -> str:

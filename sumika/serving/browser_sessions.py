@@ -19,17 +19,17 @@ from sumika.serving.oidc import people
 
 def begin(store: Store, principal: Principal, before: str | None) -> str:
     """A new session's secret; the one that the browser had ends."""
-    with store.write(by=Actor(principal.id, principal.role)) as connection:
+    with store.write(by=Actor(principal.id, principal.role, principal.source)) as connection:
         if before is not None:
             sessions.end(connection, before)
         return sessions.begin(connection, principal)
 
 
-def end(store: Store, held: str) -> None:
+def end(store: Store, held: str, source: str) -> None:
     with store.read() as connection:
         found = sessions.find(connection, held)
     if found is not None:
-        with store.write(by=Actor(found[0].id, found[0].role)) as connection:
+        with store.write(by=Actor(found[0].id, found[0].role, source)) as connection:
             sessions.end(connection, held)
 
 

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sumika.serving.peer import Network, forwarded
+
 _REQUEST_ID = b"x-request-id"
 
 
@@ -48,11 +50,18 @@ class Edge:
     """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed. What nobody caught is told
     by `fault`, where nothing was said yet.
 
-    `refused` is told of each answer that is an error, whoever gave it.
+    `refused` is told of each answer that is an error, whoever gave it. `proxy`: whom we believe who its client is.
     """
 
-    def __init__(self, app: ASGIApp, refused: Callable[[Scope, int], None], fault: Callable[[Scope, Exception], ASGIApp]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        refused: Callable[[Scope, int], None],
+        fault: Callable[[Scope, Exception], ASGIApp],
+        proxy: Network | None = None,
+    ) -> None:
         self._app = app
+        self._proxy = proxy
         self._refused = refused
         self._fault = fault
 
@@ -62,6 +71,7 @@ class Edge:
             return
         request_id = f"req-{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
+        scope["client"] = forwarded(scope, self._proxy)
         begun = False
 
         async def with_id(message: Message) -> None:

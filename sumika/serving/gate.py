@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,7 @@ from sumika.models.principals import Principal
 from sumika.serving import auth, requests
 from sumika.serving.access import Rule, Table, check_fields, check_route
 from sumika.serving.auth import Authenticator
+from sumika.serving.peer import address
 from sumika.serving.proxy import ClientGone, read_body
 from sumika.serving.replies import error_response
 
@@ -82,7 +84,7 @@ class Gate:
         return await _with_fields(scope, confirmed, rule, principal) if rule.looks_inside else confirmed
 
     async def _let(self, scope: Scope, rule: Rule) -> Principal:
-        principal = scope["state"]["principal"] = await self._who(scope, rule)
+        principal = scope["state"]["principal"] = replace(await self._who(scope, rule), source=address(scope))
         check_route(principal, rule)
         return principal
 

@@ -32,7 +32,7 @@ class Submitting:
         return await self._run({"config": config, "priority": 0, "submit": False}, by)
 
     async def _run(self, asked: dict[str, Any], by: Actor) -> dict[str, Any]:
-        told = json.dumps(asked | {"by": [by.name, by.role]}).encode()
+        told = json.dumps(asked | {"by": [by.name, by.role, by.source]}).encode()
         async with self._turn:
             child = await asyncio.create_subprocess_exec(
                 *_COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL

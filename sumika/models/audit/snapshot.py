@@ -34,11 +34,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Good while `opened` is; `lines` are the file of checkpoints."""
+    """Good while `opened` is; `lines` are the file of checkpoints, and `complete` whether it still holds the one that was signed last."""
 
     connection: Connection
     lines: list[bytes]
     head: Head
+    complete: bool
 
     def rows(self) -> Iterator[Found]:
         for row in chain.stored(self.connection):
@@ -55,7 +56,7 @@ def opened(store: Store, home: Home) -> Iterator[Snapshot]:
         lock.enter_context(locked(home, shared=True))
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        lines = checkpoints.read(home)
-        snapshot = Snapshot(connection, lines, chain.head(connection))
+        lines, complete = checkpoints.read(home), checkpoints.reaches_last(home)
+        snapshot = Snapshot(connection, lines, chain.head(connection), complete)
         lock.close()
         yield snapshot

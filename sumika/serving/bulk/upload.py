@@ -125,7 +125,7 @@ class Upload:
 
     def _keep(self, who: Principal, reader: _Reader, draft: Draft) -> File:
         """The bytes first, then the row: what a crash leaves between them is swept away."""
-        by = Actor(who.id, who.role)
+        by = Actor(who.id, who.role, who.source)
         file = files.made(who.owner, who.id, reader.purpose, reader.filename, draft.bytes, draft.sha256, reader.expires_s)
         draft.settle(file.id)
         try:

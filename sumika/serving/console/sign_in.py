@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
@@ -20,6 +20,7 @@ from sumika.serving.auth import Authenticator
 from sumika.serving.console.pages import Pages, one
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
 from sumika.serving.oidc.ticket import own_path
+from sumika.serving.peer import address
 from sumika.serving.proxy import read_body
 
 _MOST_BYTES = 4096
@@ -33,8 +34,8 @@ class KeyHolders:
     keys: Authenticator
     store: Store
 
-    async def begin(self, secret: str, before: str | None) -> str:
-        """The new session's secret.
+    async def begin(self, secret: str, before: str | None, source: str) -> str:
+        """The new session's secret; `source`: the address it is begun from.
 
         Raises:
             SumikaError: `invalid_api_key` (401); `forbidden` (403), for a key that administers nothing.
@@ -54,7 +55,7 @@ class KeyHolders:
                 "このキーは推論専用です。管理者またはエンジニアのキーでサインインしてください。",
                 status=403,
             )
-        return await asyncio.to_thread(browser_sessions.begin, self.store, principal, before)
+        return await asyncio.to_thread(browser_sessions.begin, self.store, replace(principal, source=source), before)
 
 
 def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
@@ -70,7 +71,7 @@ def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:
         check_origin(request.scope, oidc.public_url)
         body = await read_body(request.scope, request.receive, _MOST_BYTES, _BODY_TIMEOUT_S)
         given = parse_qs(body.decode("ascii", errors="replace"), max_num_fields=4)
-        secret = await holders.begin(one(given, "key"), session_of(request.scope))
+        secret = await holders.begin(one(given, "key"), session_of(request.scope), address(request.scope))
         answer = pages.goes_to(request, _own(one(given, "next")))
         browser_sessions.keep(answer, SESSION_COOKIE, secret, int(sessions.LONGEST.total_seconds()))
         return answer
