@@ -79,7 +79,7 @@ def trust(
 ) -> None:
     """Accept what this key signed, for one purpose; deleting trusted/PURPOSE/NAME.pub ends it."""
     with opened() as (settings, store), audit.told(store, Action.SIGNING_TRUST, name, purpose=purpose) as told:
-        added = signing.trust(settings.layout, key if key.startswith("ssh-") else _read(Path(key)), name, purpose)
+        added = signing.trust(settings.layout, key if key.startswith("ssh-") else read_key(Path(key)), name, purpose)
         told["key"] = signing.fingerprint(added)
     if json:
         output.print_json({"trusted": name, "for": purpose, "fingerprint": signing.fingerprint(added)})
@@ -90,7 +90,8 @@ def trust(
     )
 
 
-def _read(path: Path) -> str:
+def read_key(path: Path) -> str:
+    """Raises SumikaError `bad_key`."""
     try:
         with path.open("rb") as file:
             return file.read(8192).decode(errors="replace")

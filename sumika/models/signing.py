@@ -135,6 +135,17 @@ def sort_trust(home: Home) -> None:
                 os.replace(path, folder / "archives" / path.name)
 
 
+def named(text: str) -> str:
+    """The fingerprint that `text` is, or that of the public key that it is.
+
+    Raises:
+        SumikaError: `bad_key`.
+    """
+    if text.startswith("SHA256:"):
+        return text.strip().rstrip("=")
+    return fingerprint(_parse(text.encode(errors="replace"), "the key that was given", "指定された鍵"))
+
+
 def line(key: Ed25519PublicKey) -> str:
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
