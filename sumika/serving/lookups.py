@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sumika.models import audit
+from sumika.models.actor import Actor
 from sumika.models.audit import Action, canonical
 from sumika.models.principals import Principal
 from sumika.models.store import Store
-from sumika.serving.admin.asking import actor
 
 # The same look-up of the same person is told once within this: a page that renews itself, or goes on to its next rows, asks again and again.
 AGAIN_S = 600.0
@@ -42,5 +42,5 @@ def record(store: Store, who: Principal, action: Action, object: str, details: M
     Raises:
         SumikaError: what the store raises.
     """
-    with store.write(quiet=True, by=actor(who)) as connection:
+    with store.write(quiet=True, by=Actor(who.id, who.role, who.source)) as connection:
         audit.append(connection, action, object, details=details)

@@ -152,7 +152,7 @@ def hash_at(connection: Connection, seq: int) -> str | None:
 def stored(connection: Connection) -> Iterator[Row[Any]]:
     """Every row in order with its sealed content (`sealed`, None where there is none), a thousand at a time."""
     query = select(_a, schema.audit_contents.c.sealed).join_from(_a, schema.audit_contents, isouter=True).order_by(_a.c.seq)
-    return iter(connection.execution_options(yield_per=1000).execute(query))
+    return iter(connection.execute(query.execution_options(yield_per=1000)))
 
 
 def _details(entry: Entry) -> dict[str, Any]:

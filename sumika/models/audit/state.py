@@ -70,7 +70,7 @@ class Replay:
 
     def __init__(self, *, whole: bool) -> None:
         self._state: State = {"keys": {}, "versions": {}, "aliases": {}}
-        self._complete = whole
+        self._whole = whole
         self._taken: str | None = None
         self._shares: dict[Any, Any] = {}
         self._conflicts: list[Unexplained] = []
@@ -94,7 +94,8 @@ class Replay:
             for id, fields in known.items():
                 there = now[table].get(id)
                 found += [Unexplained(table, id, "missing")] if there is None else _other(table, id, fields, there)
-            unknown = sorted(now[table].keys() - known.keys()) if self._complete else ()
+            knows_all = self._whole or self._taken is not None
+            unknown = sorted(now[table].keys() - known.keys()) if knows_all else ()
             found += [Unexplained(table, id, "unknown") for id in unknown]
         return tuple(found)
 
@@ -106,7 +107,7 @@ class Replay:
         known = self._state[row.object]
         for id, fields in row.details["rows"].items():
             if first:
-                self.adopted += id not in known and self._complete
+                self.adopted += id not in known and self._whole
             elif id not in known:
                 self._conflicts.append(Unexplained(row.object, id, "unknown"))
             else:
