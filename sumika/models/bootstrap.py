@@ -20,6 +20,7 @@ def open_store(settings: Settings, by: Actor = UNNAMED) -> Store:
         home.database.touch(mode=0o600)  # SQLite would make it as open as the umask allows
     store = Store(settings.store_url, by=by, after_write=Witness(home, settings.audit.witness).look)
     store.migrate(lambda connection, before: adopting.adopt(connection, home, before))
+    adopting.adopt_home(store, home)
     with store.read() as connection:
         known = any(key.role == "admin" for key in keys.list_all(connection))
     if not known:

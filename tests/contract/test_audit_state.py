@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
 from sumika.models import aliases, backup, importing, keys, moves, registry, schema, signing, teams
-from sumika.models.audit import chain, pruning, state
+from sumika.models.audit import adopting, chain, pruning, state
 from sumika.models.audit.findings import Findings, Unexplained
 from sumika.models.audit.state import Replay
 from sumika.models.audit.verify import verify
+from sumika.models.audit.witness import Witness
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
@@ -221,6 +222,33 @@ def test_upgrade_takes_in_what_older_rows_do_not_tell_and_says_so(log: Store, se
         changed_key("one", hash="e" * 64)(connection)
     assert not found(again, settings).ok
     again.close()
+
+
+def test_home_of_another_host_is_taken_in_once_after_the_upgrade(log: Store, settings: Settings, tmp_path: Path) -> None:
+    """Several hosts, each with a home of its own, on one database that one of them upgraded."""
+    other = Home(tmp_path / "other")
+    other.create()
+    Witness(other).look(log)
+    with log.migrating() as (connection, config):
+        downgrade(connection, config, "0009")
+    for home in (settings.layout, other):
+        home.last_checkpoint.unlink()
+    open_store(settings).close()
+    assert not verify(log, other).ok
+    adopting.adopt_home(log, other)
+    Witness(other).look(log)
+    assert verify(log, other).ok and found(log, settings).ok
+    lines = other.checkpoints.read_bytes().splitlines(keepends=True)
+    other.checkpoints.write_bytes(lines[0])  # cut back to before the upgrade
+    other.last_checkpoint.unlink()
+    adopting.adopt_home(log, other)
+    assert not verify(log, other).ok
+
+
+def test_home_that_was_never_upgraded_is_not_taken_in(log: Store, settings: Settings) -> None:
+    settings.layout.last_checkpoint.unlink()
+    open_store(settings).close()
+    assert not found(log, settings).ok
 
 
 def test_restored_backup_is_explained(log: Store, settings: Settings, tmp_path: Path) -> None:

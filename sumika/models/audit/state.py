@@ -101,11 +101,11 @@ class Replay:
 
     def _told(self, row: AuditRow) -> None:
         """The first time, what the log itself can't know is taken from it; later it must fit."""
+        known, rows = self._state[row.object], row.details["rows"]
         if self._taken is None:
             self._taken = str(row.details.get("taken"))
         first = self._taken == row.details.get("taken")
-        known = self._state[row.object]
-        for id, fields in row.details["rows"].items():
+        for id, fields in rows.items():
             if first:
                 self.adopted += id not in known and self._whole
             elif id not in known:
