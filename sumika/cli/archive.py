@@ -16,7 +16,8 @@ from sumika.models.errors import SumikaError, quoted
 from sumika.models.names import VersionRef
 from sumika.models.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, help="The key that signs archives, and the keys that are trusted.")
+app = typer.Typer(no_args_is_help=True, help="The key that signs, and the keys that are trusted.")
+_PURPOSES: dict[signing.Trust, str] = {"archives": "モデルのアーカイブ", "bundles": "バンドル", "log": "監査ログの以前の鍵"}
 
 
 def register(models: typer.Typer) -> None:
@@ -49,36 +50,48 @@ def show(json: Json = False) -> None:
     home = load_settings().layout
     home.create()
     key = signing.show(home)
-    trusted = {name: signing.fingerprint(found) for name, found in signing.trusted_keys(home).items() if name}
+    signing.sort_trust(home)
+    trusted = {
+        purpose: {name: signing.fingerprint(found) for name, found in signing.trusted_keys(home, purpose).items() if name}
+        for purpose in signing.TRUSTS
+    }
     if json:
         output.print_json({"key": signing.line(key), "fingerprint": signing.fingerprint(key), "trusted": trusted})
         return
     typer.echo(signing.line(key))
     output.err().print(signing.fingerprint(key), highlight=False, soft_wrap=True)
-    for name, found in trusted.items():
-        output.err().print(f"{found} {name}", highlight=False, soft_wrap=True, style="dim")
+    for purpose, keys in trusted.items():
+        for name, found in keys.items():
+            output.err().print(f"{found} {name} ({purpose})", highlight=False, soft_wrap=True, style="dim")
 
 
 @app.command()
 def trust(
     key: Annotated[str, typer.Argument(metavar="FILE_OR_KEY", help="What 'signing show' printed there, or a file of it.")],
     name: Annotated[str, typer.Argument(help="What to call it, for example honsha.")],
+    purpose: Annotated[
+        signing.Trust,
+        typer.Option(
+            "--for", help="Models of others; their releases of Sumika, which run as root; or an earlier key of this log."
+        ),
+    ] = "archives",
     json: Json = False,
 ) -> None:
-    """Accept archives that this key signed; deleting trusted/NAME.pub ends it."""
-    with opened() as (settings, store), audit.told(store, Action.SIGNING_TRUST, name) as told:
-        added = signing.trust(settings.layout, key if key.startswith("ssh-") else _read(Path(key)), name)
+    """Accept what this key signed, for one purpose; deleting trusted/PURPOSE/NAME.pub ends it."""
+    with opened() as (settings, store), audit.told(store, Action.SIGNING_TRUST, name, purpose=purpose) as told:
+        added = signing.trust(settings.layout, key if key.startswith("ssh-") else read_key(Path(key)), name, purpose)
         told["key"] = signing.fingerprint(added)
     if json:
-        output.print_json({"trusted": name, "fingerprint": signing.fingerprint(added)})
+        output.print_json({"trusted": name, "for": purpose, "fingerprint": signing.fingerprint(added)})
         return
     output.say(
-        f"{name} is trusted: {signing.fingerprint(added)}. Compare it with what 'sumika signing show' prints there.",
-        f"{name} を信頼しました: {signing.fingerprint(added)}。相手側の sumika signing show の表示と一致するか確認してください。",
+        f"{name} is trusted for {purpose}: {signing.fingerprint(added)}. Compare it with what 'sumika signing show' prints there.",
+        f"{name} を信頼しました({_PURPOSES[purpose]}): {signing.fingerprint(added)}。相手側の sumika signing show の表示と一致するか確認してください。",
     )
 
 
-def _read(path: Path) -> str:
+def read_key(path: Path) -> str:
+    """Raises SumikaError `bad_key`."""
     try:
         with path.open("rb") as file:
             return file.read(8192).decode(errors="replace")

@@ -16,10 +16,11 @@ from sumika.cli.context import opened
 from sumika.cli.moments import Moment, moment
 from sumika.cli.output import Json
 from sumika.models import audit, clock
-from sumika.models.audit import Action, export, listing, pruning, sealing, verify
+from sumika.models.audit import Action, export, listing, pruning, sealing, sinks, verify
 from sumika.models.audit.chain import AuditRow
 from sumika.models.audit.findings import Findings
 from sumika.models.audit.listing import Filter
+from sumika.models.audit.witness import Witness
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.store import LONG_STATEMENT_S
 
@@ -28,17 +29,26 @@ app = typer.Typer(no_args_is_help=True, help="The audit log: who did what, and p
 
 @app.command("verify")
 def verify_log(
-    file: Annotated[Path | None, typer.Option(help="An export, verified by itself.")] = None, json: Json = False
+    file: Annotated[Path | None, typer.Option(help="An export, verified by itself.")] = None,
+    witness: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the witness kept: its file, or a log server's with this Sumika's lines. Default: audit.witness, where it is a file."
+        ),
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Say whether the log is as it was written, and name the first row that is not; exit code 1 then."""
+    """Say whether the log, and keys, aliases and versions, are as it was written, and name the first row that is not; exit code 1 then."""
     if file is None:
         with opened() as (settings, store):
-            found = verify.verify(store, settings.layout)
+            told = witness or sinks.file_of(settings.audit.witness)
+            with _files_told(told or settings.layout.root):
+                found = verify.verify(store, settings.layout, told)
     else:
         with _files_told(file):
-            found = export.verify_file(file)
+            found = export.verify_file(file, witness)
     if json:
-        output.print_json(asdict(found) | {"ok": found.ok, "bad": found.bad.as_dict() if found.bad else None})
+        output.print_json(found.as_dict())
     else:
         _tell(found, is_export=file is not None)
     if not found.ok:
@@ -58,8 +68,11 @@ def list_rows(
 ) -> None:
     """Rows, the newest first."""
     wanted = Filter(actor, action, object, _moment(since), _moment(until), below)
-    with opened() as (_, store), store.read(statement_s=LONG_STATEMENT_S) as connection:
-        rows = listing.find(connection, wanted, limit)
+    with opened() as (_, store):
+        with store.read(statement_s=LONG_STATEMENT_S) as connection:
+            rows = listing.find(connection, wanted, limit)
+        with store.write() as connection:
+            audit.append(connection, Action.AUDIT_SEARCH, "audit", details=wanted.told())
     if json:
         output.print_json([asdict(row) for row in rows])
         return
@@ -95,7 +108,8 @@ def prune(
         raise typer.BadParameter("give either --before or --keep-years")
     limit = _moment(before) if keep_years is None else clock.spell(_years_ago(keep_years))
     with opened() as (settings, store), audit.refusals(store, Action.AUDIT_PRUNE, "contents" if contents else "rows"):
-        pruned = pruning.prune(store, settings.layout, str(limit), contents_only=contents)
+        witness = Witness(settings.layout, settings.audit.witness)
+        pruned = pruning.prune(store, settings.layout, str(limit), contents_only=contents, witness=witness)
     if json:
         output.print_json({"before": limit, "pruned": pruned, "contents_only": contents})
     else:
@@ -160,13 +174,17 @@ def _tell(found: Findings, *, is_export: bool) -> None:
             f"Some rows were without a signed checkpoint for {found.late_s} s; until then only hashes vouched for them.",
             f"署名付きチェックポイントのない期間が最長 {found.late_s} 秒ありました(その間はハッシュのみの保護です)。",
         )
-    if found.bad_checkpoint is not None:
-        output.warn(
-            f"Line {found.bad_checkpoint} of the checkpoints is damaged, or not signed by a key that is trusted here; what follows it counts for nothing.",
-            f"チェックポイントの {found.bad_checkpoint} 行目が破損しているか、信頼された鍵の署名ではありません。以降は無効です。",
+    _tell_wrong(found)
+    if found.witness:
+        output.say(
+            f"The witness knows the log up to row {found.witnessed} ({found.witness} checkpoints).",
+            f"証人ファイルの記録は行 {found.witnessed} までです(チェックポイント {found.witness} 件)。",
         )
-    if found.bad is not None:
-        output.warn(found.bad.text("en"), found.bad.text("ja"))
+    if found.adopted:
+        output.say(
+            f"{found.adopted} keys, aliases or versions are explained by an upgrade alone, which found them there ('sumika audit list --action audit.state').",
+            f"キー・エイリアス・バージョンのうち {found.adopted} 件は、更新時に存在していたことのみが記録されています(sumika audit list --action audit.state)。",
+        )
     if found.ok:
         output.say(
             f"Rows {found.first} to {found.last} are as they were written ({found.checkpoints} checkpoints, {found.unsigned} rows since the last).",
@@ -177,6 +195,23 @@ def _tell(found: Findings, *, is_export: bool) -> None:
         output.say(
             f"Signed by {shown}. Compare with what 'sumika signing show' prints where the log comes from.",
             f"署名: {shown}。書き出し元の sumika signing show の指紋と一致するか確認してください。",
+        )
+
+
+def _tell_wrong(found: Findings) -> None:
+    if found.bad_checkpoint is not None:
+        output.warn(
+            f"Line {found.bad_checkpoint} of the checkpoints is missing, damaged, or not signed by a key that is trusted here for the log; what follows it counts for nothing.",
+            f"チェックポイントの {found.bad_checkpoint} 行目がないか、破損しているか、監査ログ用に信頼された鍵の署名ではありません。以降は無効です。",
+        )
+    if found.bad is not None:
+        output.warn(found.bad.text("en"), found.bad.text("ja"))
+    for other in found.unexplained:
+        output.warn(other.text("en"), other.text("ja"))
+    if found.witness == 0:
+        output.warn(
+            "The witness's file holds no checkpoint: either it never got one, or somebody emptied it.",
+            "証人ファイルにチェックポイントがありません。一度も書き込まれていないか、消去された可能性があります。",
         )
 
 

@@ -62,18 +62,22 @@ def create(
 def install(
     file: Annotated[Path, typer.Argument(help="The bundle.")],
     to: Annotated[Path, typer.Option(help="Where releases lie; TO/current is the one in use.")] = Path("/opt/sumika"),
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Even where the current release was made later than this one.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Check a bundle that a trusted key signed, lay its release down beside the others, and make it current.
+    """Check a bundle that a key trusted for bundles signed, lay its release down beside the others, and make it current.
 
     The first one on a machine is laid down by the install.py that is in it.
     """
     home = load_settings().layout
-    keys = [signing.line(key) for key in signing.trusted_keys(home).values()]
+    signing.sort_trust(home)
+    keys = [signing.line(key) for key in signing.trusted_keys(home, "bundles").values()]
     os.umask(0o022)  # programs are everybody's to read; weights and records, which are not, lie elsewhere
     try:
         with output.waiting(f"installing {file.name}", f"{file.name} を導入中"):
-            laid = laydown.lay_down(file, keys, to)
+            laid = laydown.lay_down(file, keys, to, allow_downgrade=allow_downgrade)
     except laydown.Refused as refused:
         raise SumikaError("bad_bundle", refused.en, refused.ja) from None
     if json:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sumika.cli.shell_user import operator
 from sumika.models.actor import Actor
 from sumika.models.bootstrap import open_store
 from sumika.models.settings import Settings, load_settings
@@ -29,7 +28,7 @@ class Alone:
 def opened(by: Actor | None = None) -> Iterator[tuple[Settings, Store]]:
     """What is done through the store is done by `by`; by whoever typed the command where nobody is named."""
     settings = load_settings()
-    store = open_store(settings, by or Actor(actor(), "operator"))
+    store = open_store(settings, by or operator())
     try:
         yield settings, store
     finally:
@@ -37,12 +36,8 @@ def opened(by: Actor | None = None) -> Iterator[tuple[Settings, Store]]:
 
 
 def actor() -> str:
-    """Who acts from this command line, for the history and the audit log: the login and the machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid-{os.getuid()}"
-    return f"cli:{user}@{socket.gethostname()}"[:128]
+    """Who acts from this command line, for the history and the audit log: the user and the machine."""
+    return operator().name
 
 
 def when_orphaned(parent: int, act: Callable[[], object]) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from sumika.cli import output
-from sumika.cli.context import actor, opened
+from sumika.cli.context import opened
 from sumika.cli.output import Json
+from sumika.cli.shell_user import operator
 from sumika.models import audit, upgrades
-from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.audit.witness import Witness
 from sumika.models.errors import SumikaError, quoted
@@ -83,7 +83,7 @@ def _as_it_is(settings: Settings) -> Iterator[Store]:
             f"{settings.layout.database} にデータベースはまだありません。初回起動時に作成されます。",
             status=404,
         )
-    store = Store(settings.store_url, by=Actor(actor(), "operator"), after_write=Witness(settings.layout).look)
+    store = Store(settings.store_url, by=operator(), after_write=Witness(settings.layout, settings.audit.witness).look)
     try:
         yield store
     finally:

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def enqueue() -> None:
-    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE], "who": …, "sensitivity": …, "workspace": NAME}`
+    """Read `{"config": YAML, "priority": N, "submit": bool, "by": [NAME, ROLE, SOURCE], "who": …, "sensitivity": …, "workspace": NAME}`
     from standard input; print the job or the figures of its check, or `{"error": …}` in both languages."""
     when_orphaned(os.getppid(), lambda: os.killpg(0, signal.SIGKILL))
     asked = json.loads(sys.stdin.read())

@@ -40,7 +40,7 @@ def receive() -> None:
             told, one = time.monotonic(), replace(one, done=done, total=total)
             records.keep(one)
 
-    by = Actor(one.actor, asked["role"])
+    by = Actor(one.actor, asked["role"], asked["source"])
     with opened(by) as (settings, store):
         try:
             with audit.refusals(store, Action.MODEL_IMPORT, one.name, by):

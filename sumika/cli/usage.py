@@ -11,7 +11,8 @@ from sumika.cli import output, table_files
 from sumika.cli.context import opened
 from sumika.cli.moments import Moment, moment
 from sumika.cli.output import Json
-from sumika.models import keys
+from sumika.models import audit, keys
+from sumika.models.audit import Action
 from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.models.usage import report
 from sumika.models.usage.report import Span
@@ -44,6 +45,8 @@ def usage(
         clerk.drain()  # what a gateway left that was killed and not started again
         clerk.sign()
         rows = _rows(store, names, Span(moment(since), moment(until)))
+        with store.write() as connection:
+            audit.append(connection, Action.USAGE_READ, ",".join(names))
     columns = [*names, *(["key_name"] if "key" in names else []), *report.FIGURES]
     if csv is not None:
         table_files.write_csv(csv, columns, ([row[name] for name in columns] for row in rows))

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """`name`: a key's id, an OIDC subject, `cli:USER@HOST` or `system`. `role`: what they acted as then; empty: not known."""
+    """`name`: a key's id, an OIDC subject, `cli:USER@HOST` or `system`. `role`: what they acted as then. `source`: where they acted from: an
+    address, or who logged in at the shell. Empty: not known."""
 
     name: str
     role: str = ""
+    source: str = ""
 
 
 # Sumika by itself: the supervisor, the gateway's own loops, the first start.

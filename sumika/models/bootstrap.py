@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sumika.models import keys
+from sumika.models import keys, signing
 from sumika.models.actor import SYSTEM, UNNAMED, Actor
+from sumika.models.audit import adopting
 from sumika.models.audit.witness import Witness
 from sumika.models.home import write_atomically
 from sumika.models.settings import Settings
@@ -14,10 +15,12 @@ def open_store(settings: Settings, by: Actor = UNNAMED) -> Store:
     """Ready to use at every start; makes only what is missing. `by`: who acts through it."""
     home = settings.layout
     home.create()
+    signing.sort_trust(home)
     if settings.database_url is None:
         home.database.touch(mode=0o600)  # SQLite would make it as open as the umask allows
-    store = Store(settings.store_url, by=by, after_write=Witness(home).look)
-    store.migrate()
+    store = Store(settings.store_url, by=by, after_write=Witness(home, settings.audit.witness).look)
+    store.migrate(lambda connection, before: adopting.adopt(connection, home, before))
+    adopting.adopt_home(store, home)
     with store.read() as connection:
         known = any(key.role == "admin" for key in keys.list_all(connection))
     if not known:

@@ -88,6 +88,11 @@ class Home:
         return self.root / "audit.checkpoints"
 
     @property
+    def last_checkpoint(self) -> Path:
+        """Which line of `checkpoints` is the newest, so that one that is cut off there is missed."""
+        return self.root / "audit.last"
+
+    @property
     def suspects(self) -> Path:
         """Which requests ran when an engine ended; for the gateway workers, who may lose it."""
         return self.root / "suspects"

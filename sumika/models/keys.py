@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, se
 
 from sumika.models import audit, clock, schema, teams
 from sumika.models.actor import UNNAMED
-from sumika.models.audit import Action
+from sumika.models.audit import Action, state
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.names import check_name
 from sumika.models.principals import USUAL, Endpoint, Principal, Role, Scopes, Sensitivity, check_within
@@ -227,7 +227,7 @@ def rotate(connection: Connection, key_id: str, overlap: timedelta, *, by: Princ
     before = {"previous_hash": key.hash, "previous_until": clock.spell(now + overlap)} if overlap else {}
     changed = {"hash": hash, "last4": last4, "rotated_at": clock.spell(now), "previous_hash": None, "previous_until": None}
     connection.execute(update(_k).where(_k.c.id == key_id).values(**(changed | before)))
-    told = {"last4": last4, "previous_until": before.get("previous_until")}
+    told = {"last4": last4, "previous_until": before.get("previous_until"), "digest": state.secret_digest(hash)}
     audit.append(connection, Action.KEY_ROTATE, key_id, details=told)
     return secret, get(connection, key_id)
 
@@ -265,4 +265,5 @@ def _secret() -> tuple[str, str, str]:
 def _told(key: Key) -> dict[str, Any]:
     """What the audit log keeps of a key that is made."""
     names = ("name", "role", "team", "aliases", "endpoints", "sensitivity", "expires_at")
-    return {name: list(value) if isinstance(value := getattr(key, name), tuple) else value for name in names}
+    told = {name: list(value) if isinstance(value := getattr(key, name), tuple) else value for name in names}
+    return told | {"digest": state.secret_digest(key.hash)}

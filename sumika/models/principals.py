@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeVar, get_args
 
@@ -45,7 +45,7 @@ EVERYTHING = Scopes()
 class Principal:
     """Who asks. `id`: a key's id, or `oidc:ISSUER:SUBJECT`; `name` is for people to read and decides nothing.
     `until`: when what it showed ends; None: not by itself. `team` is a name, which another team may bear later; `team_id` is never
-    another's."""
+    another's. `source`: the address that this request came from, for the audit log alone."""
 
     id: str
     name: str
@@ -54,6 +54,7 @@ class Principal:
     scopes: Scopes = EVERYTHING
     until: datetime | None = None
     team_id: str | None = None
+    source: str = field(default="", compare=False)
 
     @property
     def owner(self) -> str:

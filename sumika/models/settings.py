@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,7 @@ PRICES_FILE = DEFAULT_FILE.with_name("prices.yaml")
 _NOT_SETTINGS = ("SUMIKA_CONFIG", "SUMIKA_TEST_", "SUMIKA_LANG", "SUMIKA_API_KEY")
 _DEFAULT_SECRETS = frozenset({"password", "passwd", "postgres", "changeme", "changethis", "secret", "admin", "sumika", "example"})
 
+WITNESS = r"^(file:/.+|syslog:/.+|syslog:(udp|tcp)://[^/:\s]+(:[0-9]{1,5})?)$"
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -81,6 +83,8 @@ class GatewaySettings(BaseModel):
     # Of one team, or of one key without a team.
     max_stored_bytes: int = Field(default=10 * 2**30, ge=1024)
     max_running_of_batches: int = Field(default=32, ge=1, le=4096)
+    # The one proxy whose X-Forwarded-For is believed: its address, or the network it lies in.
+    trusted_proxy: IPv4Network | IPv6Network | None = None
 
     @model_validator(mode="after")
     def _workers_count_together(self) -> GatewaySettings:
@@ -122,18 +126,28 @@ class FinetuneSettings(BaseModel):
 
 
 class AuditSettings(BaseModel):
-    """What the audit log tells of requests. `content`: also what was asked and answered, sealed to `content_key`."""
+    """What the audit log tells of requests. `content`: also what was asked and answered, sealed to `content_key`.
+    `witness`: where checkpoints also go (`audit/sinks.py`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     inference: Literal["none", "metadata", "content"] = "metadata"
     content_key: Path | None = None
+    witness: str | None = Field(default=None, pattern=WITNESS)
 
     @model_validator(mode="after")
     def _content_needs_a_key(self) -> AuditSettings:
         if (self.inference == "content") != (self.content_key is not None):
             raise ValueError("inference: content and content_key belong together; 'sumika audit keygen FILE' makes FILE.pub")
         return self
+
+
+class BackupSettings(BaseModel):
+    """Whom `sumika backup` encrypts to: age's X25519 public keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipients: list[Annotated[str, StringConstraints(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]] = []
 
 
 class Settings(BaseSettings):
@@ -153,6 +167,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     finetune: FinetuneSettings = FinetuneSettings()
     audit: AuditSettings = AuditSettings()
+    backup: BackupSettings = BackupSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     oidc: OidcSettings = OidcSettings()
 
@@ -233,6 +248,7 @@ def _strange_variables(environment: Mapping[str, str]) -> list[str]:
         ("GATEWAY", GatewaySettings.model_fields),
         ("FINETUNE", FinetuneSettings.model_fields),
         ("AUDIT", AuditSettings.model_fields),
+        ("BACKUP", BackupSettings.model_fields),
         ("TELEMETRY", TelemetrySettings.model_fields),
         ("OIDC", OidcSettings.model_fields),
     ):

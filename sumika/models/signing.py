@@ -1,4 +1,4 @@
-"""Who vouches for an archive: this Sumika's own Ed25519 key, and the public keys that an administrator trusts.
+"""Who vouches for an archive, a bundle, a log: this Sumika's own Ed25519 key, and the public keys that an administrator trusts for just that.
 
 Public keys are written as OpenSSH does, one line, so that `ssh-keygen -lf` shows the same fingerprint as Sumika.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from pathlib import Path
+from typing import Literal, get_args
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -24,6 +26,12 @@ SIGNATURE_BYTES = 32 + 64
 # What is signed begins with its purpose, so that no signature made for another passes, nor ours elsewhere.
 ARCHIVE = b"sumika archive header\0"
 CHECKPOINT = b"sumika audit checkpoint\0"
+LAST_CHECKPOINT = b"sumika audit last checkpoint\0"
+BACKUP = b"sumika backup manifest\0"
+
+# What a key may be trusted for: models of others, code of others, and checkpoints of this log that an earlier key of ours signed.
+Trust = Literal["archives", "bundles", "log"]
+TRUSTS: tuple[Trust, ...] = get_args(Trust)
 _LONGEST_KEY_FILE = 4096
 
 
@@ -60,11 +68,11 @@ def check(home: Home, data: bytes, signature: bytes) -> str:
             "アーカイブの署名が内容と一致しません。署名後に破損または変更されています。書き出し元からコピーし直してください。",
         )
     found = fingerprint(key)
-    if found not in {fingerprint(trusted) for trusted in trusted_keys(home).values()}:
+    if found not in {fingerprint(trusted) for trusted in trusted_keys(home, "archives").values()}:
         raise SumikaError(
             "untrusted_key",
-            f"The archive is signed by {found}, which is not trusted here. If 'sumika signing show' prints this fingerprint where it was exported, bring that key and run 'sumika signing trust FILE NAME'.",
-            f"このアーカイブは信頼されていない鍵 {found} で署名されています。書き出し元の sumika signing show で同じ指紋を確認し、その公開鍵を sumika signing trust FILE NAME で登録してください。",
+            f"The archive is signed by {found}, which is not trusted here. If 'sumika signing show' prints this fingerprint where it was exported, bring that key and run 'sumika signing trust FILE NAME --for archives'.",
+            f"このアーカイブは信頼されていない鍵 {found} で署名されています。書き出し元の sumika signing show で同じ指紋を確認し、その公開鍵を sumika signing trust FILE NAME --for archives で登録してください。",
             status=403,
         )
     return found
@@ -85,16 +93,16 @@ def show(home: Home) -> Ed25519PublicKey:
     return _own(home).public_key()
 
 
-def trust(home: Home, text: str, name: str) -> Ed25519PublicKey:
-    """Trust from now on what is signed with this public key (one OpenSSH line, as `line` gives it).
+def trust(home: Home, text: str, name: str, purpose: Trust = "archives") -> Ed25519PublicKey:
+    """Trust from now on, for `purpose` alone, what is signed with this public key (one OpenSSH line, as `line` gives it).
 
     Raises:
         SumikaError: `bad_name`; `bad_key`; `exists`, when `name` is already another key's.
     """
     check_name(name)
     key = _parse(text.encode(errors="replace"), "the key that was given", "指定された鍵")
-    path = _trusted_folder(home) / f"{name}.pub"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path = _trusted_folder(home) / purpose / f"{name}.pub"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locks.held(home.root / "signing.lock"):
         if path.exists() and fingerprint(_read_public(path)) != fingerprint(key):
             raise SumikaError(
@@ -107,14 +115,35 @@ def trust(home: Home, text: str, name: str) -> Ed25519PublicKey:
     return key
 
 
-def trusted_keys(home: Home) -> dict[str, Ed25519PublicKey]:
-    """Every trusted key by its name; the own one, where there is one, by the empty name.
+def trusted_keys(home: Home, purpose: Trust) -> dict[str, Ed25519PublicKey]:
+    """Every key that is trusted for `purpose`, by its name; the own one, where there is one, by the empty name.
 
     Raises:
         SumikaError: `bad_key`, naming a file under `trusted/` that holds no key.
     """
-    found = {path.stem: _read_public(path) for path in sorted(_trusted_folder(home).glob("*.pub"))}
+    found = {path.stem: _read_public(path) for path in sorted((_trusted_folder(home) / purpose).glob("*.pub"))}
     return found | ({"": show(home)} if _own_file(home).exists() else {})
+
+
+def sort_trust(home: Home) -> None:
+    """Keys that were trusted before trust had a purpose are trusted for archives from now on, and for nothing else."""
+    folder = _trusted_folder(home)
+    for path in sorted(folder.glob("*.pub")):
+        (folder / "archives").mkdir(mode=0o700, exist_ok=True)
+        with locks.held(home.root / "signing.lock"):
+            if path.exists():
+                os.replace(path, folder / "archives" / path.name)
+
+
+def named(text: str) -> str:
+    """The fingerprint that `text` is, or that of the public key that it is.
+
+    Raises:
+        SumikaError: `bad_key`.
+    """
+    if text.startswith("SHA256:"):
+        return text.strip().rstrip("=")
+    return fingerprint(_parse(text.encode(errors="replace"), "the key that was given", "指定された鍵"))
 
 
 def line(key: Ed25519PublicKey) -> str:

@@ -76,8 +76,9 @@ class Store:
         if not quiet and self._after_write is not None:
             self._after_write(self)
 
-    def migrate(self) -> None:
-        """Bring the schema to this code's version; safe when several processes start at once.
+    def migrate(self, upgraded: Callable[[Connection, str | None], None] | None = None) -> None:
+        """Bring the schema to this code's version; safe when several processes start at once. `upgraded` is called in the same transaction,
+        with the schema that was there before.
 
         Raises:
             SumikaError: `newer_database`, `no_copy`, as `upgrades.upgrade`; `store_unavailable`.
@@ -87,7 +88,10 @@ class Store:
         from sumika.models import upgrades  # here: Alembic takes a fifth of a start, and is seldom needed
 
         with self.migrating() as (connection, config):
+            there = upgrades.current(connection)
             upgrades.upgrade(connection, config)
+            if upgraded is not None and there != upgrades.current(connection):
+                upgraded(connection, there)
 
     def check(self) -> None:
         """Look through the whole of SQLite's file, which takes seconds for each gigabyte; PostgreSQL looks after its own.

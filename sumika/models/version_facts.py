@@ -80,7 +80,7 @@ def _signer(version: Version, home: Home) -> dict[str, Any] | None:
     if not isinstance(imported, dict) or not isinstance(key := imported.get("key"), str):
         return None
     try:
-        names = [name for name, trusted in signing.trusted_keys(home).items() if signing.fingerprint(trusted) == key]
+        names = [name for name, trusted in signing.trusted_keys(home, "archives").items() if signing.fingerprint(trusted) == key]
     except SumikaError:
         names = []
     return {"key": key, "name": names[0] if names else None}

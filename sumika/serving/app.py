@@ -80,7 +80,7 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
     directory = Directory(store, worker_id, os.getpid(), settings.layout.artifacts)
     upstream = Upstream(Timeouts(limits.first_byte_timeout_s, limits.idle_timeout_s, limits.keep_alive_s))
     metrics = Metrics()
-    recorder = Recorder(store, Witness(settings.layout), settings.audit, metrics)
+    recorder = Recorder(store, Witness(settings.layout, settings.audit.witness), settings.audit, metrics)
     instead = Clerk(settings, store)
     metering = Metering(
         store, settings.layout.usage, worker_id, metrics, lambda: None if clerk is not None and clerk.alive else instead.drain()
@@ -163,7 +163,13 @@ def create_app(settings: Settings, store: Store, clerk: ClerkProcess | None = No
             answer=answer,
             wrong=wrong,
         )
-        return Edge(gate, drain, recorder.refused.count, lambda scope, error: answer(_told(scope, error), scope))
+        return Edge(
+            gate,
+            drain,
+            recorder.refused.count,
+            lambda scope, error: answer(_told(scope, error), scope),
+            settings.gateway.trusted_proxy,
+        )
 
     app = Front(
         surround=surround, title="Sumika", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None

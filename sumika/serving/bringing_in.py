@@ -45,7 +45,14 @@ class BringingIn:
             )  # fmt: skip
         one, lock = self._imports.begin(source, name, by.name)
         try:
-            asked = {"record": one.id, "path": str(self._home.incoming / source), "base": base, "role": by.role, "lock": lock}
+            asked = {
+                "record": one.id,
+                "path": str(self._home.incoming / source),
+                "base": base,
+                "role": by.role,
+                "source": by.source,
+                "lock": lock,
+            }
             await self._start(asked, lock)
         finally:
             os.close(lock)

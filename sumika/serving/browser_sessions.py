@@ -34,18 +34,18 @@ class BrowserSessions:
 
     def begin(self, principal: Principal, before: str | None) -> str:
         """A new session's cookie; the one that the browser had ends."""
-        with self._store.write(by=Actor(principal.id, principal.role)) as connection:
+        with self._store.write(by=Actor(principal.id, principal.role, principal.source)) as connection:
             if before is not None:
                 sessions.end(connection, secret_of(before))
             return self._signed(sessions.begin(connection, principal))
 
-    def end(self, cookie: str) -> None:
+    def end(self, cookie: str, source: str) -> None:
         if not self._is_ours(cookie):
             return
         with self._store.read() as connection:
             found = sessions.find(connection, secret_of(cookie))
         if found is not None:
-            with self._store.write(by=Actor(found[0].id, found[0].role)) as connection:
+            with self._store.write(by=Actor(found[0].id, found[0].role, source)) as connection:
                 sessions.end(connection, secret_of(cookie))
 
     async def identify(self, token: str) -> Principal | None:

@@ -40,7 +40,7 @@ class Clerk:
         self._store = store
         self._folder = settings.layout.usage
         self._audited = settings.audit.inference == "metadata"
-        self._witness = Witness(settings.layout)
+        self._witness = Witness(settings.layout, settings.audit.witness)
         self._unsigned = 0
         self._signed_at = time.monotonic()
 

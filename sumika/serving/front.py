@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sumika.serving.drain import Drain
+from sumika.serving.peer import Network, forwarded
 
 _REQUEST_ID = b"x-request-id"
 # Answers are for who asked: a proxy or a browser keeps none, and takes none for another kind of file than it is.
@@ -52,14 +53,21 @@ class Edge:
     """Gives every request an id of ours, answered as `X-Request-Id`; a client's own is not believed. What nobody caught is told
     by `fault`, where nothing was said yet.
 
-    `refused` is told of each answer that is an error, whoever gave it. What runs when `drain` is over ends here.
+    `refused` is told of each answer that is an error, whoever gave it. What runs when `drain` is over ends here. `proxy`: whom we
+    believe who its client is.
     """
 
     def __init__(
-        self, app: ASGIApp, drain: Drain, refused: Callable[[Scope, int], None], fault: Callable[[Scope, Exception], ASGIApp]
+        self,
+        app: ASGIApp,
+        drain: Drain,
+        refused: Callable[[Scope, int], None],
+        fault: Callable[[Scope, Exception], ASGIApp],
+        proxy: Network | None = None,
     ) -> None:
         self._app = app
         self._drain = drain
+        self._proxy = proxy
         self._refused = refused
         self._fault = fault
 
@@ -69,6 +77,7 @@ class Edge:
             return
         request_id = f"req-{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
+        scope["client"] = forwarded(scope, self._proxy)
         begun = False
 
         async def with_id(message: Message) -> None:

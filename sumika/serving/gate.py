@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ from sumika.serving import auth, requests
 from sumika.serving.access import Rule, Table, check_fields, check_route
 from sumika.serving.auth import Authenticator
 from sumika.serving.media_types import check_json, media_type
+from sumika.serving.peer import address
 from sumika.serving.proxy import ClientGone, read_body
 from sumika.serving.replies import error_response
 from sumika.serving.wrong_keys import WrongKeys
@@ -106,7 +108,7 @@ class Gate:
         return auth.in_the_wrong_place() if await _misplaced(scope, receive) else error
 
     async def _let(self, scope: Scope, rule: Rule) -> Principal:
-        principal = scope["state"]["principal"] = await self._who(scope, rule)
+        principal = scope["state"]["principal"] = replace(await self._who(scope, rule), source=address(scope))
         check_route(principal, rule)
         return principal
 

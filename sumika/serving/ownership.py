@@ -38,7 +38,7 @@ class Ownership:
     def _check(self, who: Principal, rule: Rule, names: Mapping[str, str]) -> None:
         """A refused act is a row of the audit log, as one that the handler refuses."""
         checks = [partial(_CHECKS[kind], name=names[PLACES[kind]], acts=rule.acts) for kind in rule.owned if kind in _CHECKS]
-        named, by = names[PLACES[rule.owned[-1]]], Actor(who.id, who.role)
+        named, by = names[PLACES[rule.owned[-1]]], Actor(who.id, who.role, who.source)
         with audit.refusals(self._store, rule.action, named, by) if rule.action else nullcontext():
             with self._store.read() as connection:
                 for check in checks:

@@ -33,7 +33,7 @@ FLUSH_S = 0.5
 MOST_WAITING = 10_000
 MOST_WAITING_BYTES = 64 * 2**20
 _BATCH = 2_000
-# The witness signs for these rows this often; for what people do it signs at once.
+# The witness signs for these rows, and those of who looked something up, this often; for what people do it signs at once.
 _SIGN_ROWS = 1_000
 _SIGN_S = 60.0
 
@@ -141,7 +141,7 @@ class Recorder:
             del self._waiting[: len(batch)], self._counted[: len(counted)]
             self._waiting_bytes -= sum(exchange.bytes for exchange in batch)
             self._lost -= lost
-        if self._unsigned and (ending or self._unsigned >= _SIGN_ROWS or time.monotonic() - self._signed_at > _SIGN_S):
+        if ending or self._unsigned >= _SIGN_ROWS or time.monotonic() - self._signed_at > _SIGN_S:
             await asyncio.to_thread(self._witness.look, self._store)
             self._unsigned, self._signed_at = 0, time.monotonic()
 

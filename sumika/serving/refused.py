@@ -11,6 +11,7 @@ from sumika.models.actor import Actor
 from sumika.models.audit import Action
 from sumika.models.audit.chain import Entry
 from sumika.models.principals import Principal
+from sumika.serving.peer import address
 
 # Told apart within a minute; further ones are counted together.
 MOST = 64
@@ -21,7 +22,7 @@ _CODES = ("sign_in_failed", "too_many_wrong_keys")
 
 class Refused:
     """What one gateway worker refused with 401 and 403, and sign-ins that failed. Who is not known counts as a peer: an
-    address; behind a proxy that is the proxy's."""
+    address; behind a proxy that the settings do not name it is the proxy's."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, Actor, int, str]] = Counter()
@@ -48,8 +49,9 @@ def _entry(minute: str, who: Actor, status: int, code: str, count: int) -> Entry
 
 def _who(scope: Scope) -> Actor:
     principal: Principal | None = scope["state"].get("principal")
-    client = scope.get("client")
-    return Actor(principal.id, principal.role) if principal else Actor(f"peer:{client[0] if client else 'unknown'}")
+    if principal is not None:
+        return Actor(principal.id, principal.role, principal.source)
+    return Actor(f"peer:{address(scope) or 'unknown'}")
 
 
 def _minute() -> str:

@@ -59,7 +59,8 @@ class Submitting:
 
     async def _run(self, asked: dict[str, Any], who: Principal) -> dict[str, Any]:
         workspace = f"{runfiles.WORKSPACE}{secrets.token_hex(8)}"
-        told = json.dumps(asked | {"by": [who.id, who.role], "who": principals.as_json(who), "workspace": workspace}).encode()
+        by = [who.id, who.role, who.source]
+        told = json.dumps(asked | {"by": by, "who": principals.as_json(who), "workspace": workspace}).encode()
         async with self._place(who.owner):
             try:
                 answer = await _ended(told)

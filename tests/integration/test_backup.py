@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from sumika.models import aliases, backup, importing, schema
+from sumika.models import aliases, backup, importing, keys, schema, signing
 from sumika.models.audit.verify import verify
-from sumika.models.backup import pack
+from sumika.models.backup import age, pack
 from sumika.models.backup.scratch import scratch
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError
@@ -81,7 +81,7 @@ def test_bare_machine_serves_what_the_backup_holds(
         until(lambda: len(answered) > 20, what="requests are answered")
         time.sleep(1)  # those so far are in a journal, or further
         before = list(answered)[:-6]
-        told = commanded(old.env, "backup", str(file))
+        told = commanded(old.env | {"SUMIKA_BACKUP__RECIPIENTS": f'["{age.keygen(tmp_path / "identity")}"]'}, "backup", str(file))
         assert told.returncode == 0, told.stderr
     assert file.stat().st_mode & 0o777 == 0o600
     finish(old)
@@ -89,7 +89,8 @@ def test_bare_machine_serves_what_the_backup_holds(
     (tmp_path / "new").mkdir()
     settings = Settings(home=tmp_path / "new" / "home")
     env = {name: value for name, value in old.env.items() if name != "SUMIKA_DATABASE_URL"} | {"SUMIKA_HOME": str(settings.home)}
-    told = commanded(env | (url if target == "postgres" else {}), "restore", str(file))
+    words = ("restore", str(file), "--key", signer(old.settings.layout), "--identity", str(tmp_path / "identity"))
+    told = commanded(env | (url if target == "postgres" else {}), *words)
     assert told.returncode == 0, told.stderr
     new = start(tmp_path / "new", **(url if target == "postgres" else {}))
     until(
@@ -109,6 +110,14 @@ def test_bare_machine_serves_what_the_backup_holds(
     finish(new)
 
 
+def signer(home: Home) -> str:
+    return signing.fingerprint(signing.show(home))
+
+
+def back(file: Path, home: Home, made: tuple[Path, Settings], url: str | None = None) -> backup.Restored:
+    return backup.restore(file, home, url, key=signer(made[1].layout))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     """A backup of a home with a base and an adapter."""
@@ -117,7 +126,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     store = open_store(settings)
     base = importing.import_base(store, settings.layout, "base", write_base(folder / "base"))
     importing.import_adapter(store, settings.layout, "faq", write_adapter(folder / "faq"), base=base.ref, max_lora_rank=16)
-    backup.make(store, settings.layout, folder / "a.backup")
+    backup.make(store, settings.layout, folder / "a.backup", recipients=[])
     store.close()
     return folder / "a.backup", settings
 
@@ -125,18 +134,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
 def test_changed_byte_anywhere_is_named_and_nothing_is_there_afterwards(made: tuple[Path, Settings], tmp_path: Path) -> None:
     data, file = made[0].read_bytes(), tmp_path / "b.backup"
     with tarfile.open(made[0]) as tar:
-        places = {info.name: info.offset_data + info.size // 2 for info in tar if info.size and info.name != pack.MANIFEST}
+        places = {
+            info.name: info.offset_data + info.size // 2
+            for info in tar
+            if info.size and info.name not in (pack.MANIFEST, pack.SIGNATURE)
+        }
     assert len(places) > 10
     for name, place in places.items():
         file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(SumikaError) as error:
-            backup.restore(file, Home(tmp_path / "home"), None)
+            back(file, Home(tmp_path / "home"), made)
         assert error.value.code == "bad_backup" and name in error.value.en
     end = max(places.values())  # the manifest comes behind it
     for length in range(0, end, end // 20):
         file.write_bytes(data[:length])
         with pytest.raises(SumikaError):
-            backup.restore(file, Home(tmp_path / "home"), None)
+            back(file, Home(tmp_path / "home"), made)
     assert [path.name for path in tmp_path.iterdir()] == ["b.backup"]
 
 
@@ -151,7 +164,7 @@ def test_version_that_vanishes_meanwhile_is_told(
     monkeypatch.setattr(pack.Writer, "add_file", gone)
     store = open_store(made[1])
     with pytest.raises(SumikaError) as error:
-        backup.make(store, made[1].layout, tmp_path / "a.backup")
+        backup.make(store, made[1].layout, tmp_path / "a.backup", recipients=[])
     store.close()
     assert error.value.code == "artifact_missing" and not list(tmp_path.iterdir())
 
@@ -162,21 +175,26 @@ def piped(env: dict[str, str], *words: str, data: bytes = b"") -> subprocess.Com
 
 
 def test_backup_goes_through_pipes(made: tuple[Path, Settings], tmp_path: Path) -> None:
-    env = {**os.environ, "SUMIKA_LANG": "en"}
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "there").mkdir()
+    identity = tmp_path / "keys" / "identity"
+    env = {**os.environ, "SUMIKA_LANG": "en", "SUMIKA_BACKUP__RECIPIENTS": f'["{age.keygen(identity)}"]'}
     sent = piped(env | {"SUMIKA_HOME": str(made[1].home)}, "backup", "-")
     assert sent.returncode == 0 and not sent.stderr, sent.stderr
-    new = env | {"SUMIKA_HOME": str(tmp_path / "home")}
-    for cut in (0, 1000, len(sent.stdout) // 2, len(sent.stdout) - 20_000):
-        assert piped(new, "restore", "-", data=sent.stdout[:cut]).returncode == 1 and not list(tmp_path.iterdir())
-    assert piped(new, "restore", "-", data=sent.stdout).returncode == 0
-    old_key, new_key = (home / "admin.key" for home in (made[1].home, tmp_path / "home"))
+    old_key, new_key = (home / "admin.key" for home in (made[1].home, tmp_path / "there" / "home"))
+    assert sent.stdout.startswith(age.MAGIC) and old_key.read_bytes().strip() not in sent.stdout
+    new = env | {"SUMIKA_HOME": str(tmp_path / "there" / "home")}
+    words = ("restore", "-", "--key", signer(made[1].layout), "--identity", str(identity))
+    for cut in (0, 10, 1000, len(sent.stdout) // 2, len(sent.stdout) - 1):
+        assert piped(new, *words, data=sent.stdout[:cut]).returncode == 1 and not list((tmp_path / "there").iterdir())
+    assert piped(new, *words, data=sent.stdout).returncode == 0
     assert old_key.read_bytes() == new_key.read_bytes()
     assert piped(new, "doctor", "--deep", "--json").returncode == 0
 
 
 def test_pipe_that_ends_early_is_told(made: tuple[Path, Settings]) -> None:
     env = {**os.environ, "SUMIKA_LANG": "en", "SUMIKA_HOME": str(made[1].home)}
-    command = f"set -o pipefail; {sys.executable} -m sumika.cli.main backup - | head -c 100 >/dev/null"
+    command = f"set -o pipefail; {sys.executable} -m sumika.cli.main backup --plaintext - | head -c 100 >/dev/null"
     ended = subprocess.run(
         ["/bin/bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
@@ -189,31 +207,31 @@ def test_member_behind_the_manifest_is_refused(made: tuple[Path, Settings], tmp_
     with tarfile.open(file, "a") as tar:
         tar.addfile(tarfile.TarInfo("home/late"))
     with pytest.raises(SumikaError) as error:
-        backup.restore(file, Home(tmp_path / "home"), None)
+        back(file, Home(tmp_path / "home"), made)
     assert error.value.code == "bad_backup" and "home/late" in error.value.en
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "home/../../evil", "home/./x"])
 def test_member_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     with (tmp_path / "x.backup").open("wb") as target:
-        writer = pack.Writer(target)
+        writer = pack.Writer(target, lambda data: data)
         writer.add(name, b"x")
         writer.close()
     with pytest.raises(SumikaError, match="has no place in a backup"):
-        backup.restore(tmp_path / "x.backup", Home(tmp_path / "a" / "home"), None)
+        backup.restore(tmp_path / "x.backup", Home(tmp_path / "a" / "home"), None, key=None)
     assert not list(tmp_path.rglob("evil"))
 
 
 def test_nothing_is_written_over(made: tuple[Path, Settings], tmp_path: Path, postgres_url: str) -> None:
     file, settings = made
     with pytest.raises(SumikaError, match="there already"):
-        backup.make(open_store(settings), settings.layout, file)
+        backup.make(open_store(settings), settings.layout, file, recipients=[])
     with pytest.raises(SumikaError, match="holds something already"):
-        backup.restore(file, settings.layout, None)
+        back(file, settings.layout, made)
     other = Settings(home=tmp_path / "other", database_url=postgres_url)
     open_store(other).close()
     with pytest.raises(SumikaError, match="holds something already"):
-        backup.restore(file, Home(tmp_path / "home"), postgres_url)
+        back(file, Home(tmp_path / "home"), made, postgres_url)
 
 
 def test_restore_killed_between_database_and_folder_goes_on(
@@ -222,9 +240,9 @@ def test_restore_killed_between_database_and_folder_goes_on(
     file, _ = made
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        backup.restore(file, Home(tmp_path / "home"), postgres_url)
+        back(file, Home(tmp_path / "home"), made, postgres_url)
     assert not (tmp_path / "home").exists()
-    assert backup.restore(file, Home(tmp_path / "home"), postgres_url) > 0
+    assert back(file, Home(tmp_path / "home"), made, postgres_url).rows > 0
     settings = Settings(home=tmp_path / "home", database_url=postgres_url)
     store = open_store(settings)
     assert verify(store, settings.layout).ok
@@ -236,15 +254,18 @@ def test_backup_that_is_killed_leaves_no_file_by_its_name(made: tuple[Path, Sett
     for delay in (0.9, 1.1, 1.3, 1.5, 1.8, 2.2):
         file = tmp_path / f"{delay}.backup"
         process = subprocess.Popen(
-            [sys.executable, "-m", "sumika.cli.main", "backup", str(file)], env=env, cwd=ROOT, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "sumika.cli.main", "backup", "--plaintext", str(file)],
+            env=env,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
         )
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
         if file.exists():
-            backup.restore(file, Home(tmp_path / f"home-{delay}"), None)
+            back(file, Home(tmp_path / f"home-{delay}"), made)
     store = open_store(made[1])
-    backup.make(store, made[1].layout, tmp_path / "last.backup")
+    backup.make(store, made[1].layout, tmp_path / "last.backup", recipients=[])
     store.close()
     assert not list(tmp_path.glob(".sumika-backup-*")), "what killed ones left is removed"
 
@@ -253,13 +274,15 @@ def test_restore_that_is_killed_leaves_nothing_behind_the_next(made: tuple[Path,
     code = (
         "import os, signal, sys; from pathlib import Path; from sumika.models.backup import restoring; from sumika.models.home import Home\n"
         "restoring.tables.fill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "restoring.restore(Path(sys.argv[1]), Home(Path(sys.argv[2])), None)"
+        "restoring.restore(Path(sys.argv[1]), Home(Path(sys.argv[2])), None, key=sys.argv[3])"
     )
     home = tmp_path / "home"
-    killed = subprocess.run([sys.executable, "-c", code, str(made[0]), str(home)], cwd=ROOT, timeout=120, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(made[0]), str(home), signer(made[1].layout)], cwd=ROOT, timeout=120, check=False
+    )
     assert killed.returncode == -signal.SIGKILL and not home.exists()
     assert [path.name.startswith(".home.restoring-") for path in tmp_path.iterdir()] == [True]
-    assert backup.restore(made[0], Home(home), None) > 0
+    assert back(made[0], Home(home), made).rows > 0
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
@@ -268,3 +291,103 @@ def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
         assert first != second and first.is_dir() and second.is_dir()
         assert first.parent.stat().st_mode & 0o777 == 0o700
     assert not list(tmp_path.iterdir())
+
+
+# Who made it, and who may read it
+
+
+def told(code: str, *words: str, env: dict[str, str]) -> str:
+    """What a refused command says."""
+    ended = commanded(env | {"SUMIKA_LANG": "en"}, *words)
+    assert ended.returncode != 0 and code in ended.stderr, ended.stderr
+    return ended.stderr
+
+
+def test_backup_for_nobody_is_refused(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    env = {**os.environ, "SUMIKA_HOME": str(made[1].home)}
+    told("nobody is named to encrypt it to", "backup", str(tmp_path / "a"), env=env)
+    told("is no public key of age", "backup", str(tmp_path / "a"), "--recipient", "age1nobody", env=env)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plaintext_holds_no_private_key_and_the_log_goes_on_from_it(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    file, settings = made
+    with tarfile.open(file) as tar:
+        names = tar.getnames()
+    assert not [name for name in names if name.endswith(".key") or name == "settings.yaml"] and "home/audit.last" not in names
+    secrets = [path.read_bytes().strip() for path in settings.home.glob("*.key")]
+    assert len(secrets) >= 2 and not any(secret in file.read_bytes() for secret in secrets)
+    home = Home(tmp_path / "home")
+    assert not back(file, home, made).with_secrets
+    again = Settings(home=home.root)
+    store = open_store(again)
+    found = verify(store, home)
+    assert found.ok and found.unsigned == 0 and found.signers == (signer(settings.layout),)
+    with store.write() as connection:
+        keys.create(connection, "bot")
+    found = verify(store, home)
+    store.close()
+    assert found.ok and set(found.signers) == {signer(settings.layout), signer(home)}
+
+
+def test_changed_manifest_is_refused_whoever_computed_it_anew(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    """M4: an administrator's key put into the table, and the manifest made to fit it."""
+    forged, home = tmp_path / "forged.backup", Home(tmp_path / "there" / "home")
+    for sign in (lambda _: b"", lambda data: signing.sign(Home(tmp_path), data, signing.BACKUP)):
+        with tarfile.open(made[0]) as tar, forged.open("wb") as target:
+            writer = pack.Writer(target, sign)
+            for info in tar:
+                data = tar.extractfile(info).read()  # type: ignore[union-attr]
+                if info.name == "tables/keys.jsonl":
+                    data += data.replace(b'"id": "', b'"id": "0')
+                if info.name not in (pack.MANIFEST, pack.SIGNATURE):
+                    writer.add(info.name, data)
+            writer.close()
+        with pytest.raises(SumikaError) as error:
+            back(forged, home, made)
+        assert error.value.code in ("bad_backup", "untrusted_key") and not home.root.exists()
+    with pytest.raises(SumikaError) as error:
+        backup.restore(made[0], home, None, key=None)
+    assert error.value.code == "untrusted_key" and signer(made[1].layout) in error.value.en
+
+
+def test_unsigned_one_of_an_older_release_is_taken_on_request_alone(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    old, home = tmp_path / "old.backup", Home(tmp_path / "there" / "home")
+    with tarfile.open(made[0]) as tar, tarfile.open(old, "w", format=tarfile.PAX_FORMAT) as target:
+        for info in tar:
+            if info.name != pack.SIGNATURE:
+                target.addfile(info, tar.extractfile(info))
+    with pytest.raises(SumikaError) as error:
+        back(old, home, made)
+    assert error.value.code == "unsigned_backup" and not home.root.exists()
+    assert backup.restore(old, home, None, key=None, unsigned=True).key is None
+
+
+def test_encrypted_one_opens_for_its_recipients_alone(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    env = {**os.environ, "SUMIKA_HOME": str(made[1].home)}
+    ours, other, third = (age.keygen(tmp_path / name) for name in ("ours", "other", "third"))
+    assert ours != third
+    file = tmp_path / "a.backup"
+    assert commanded(env, "backup", str(file), "--recipient", ours, "--recipient", other).returncode == 0
+    data = file.read_bytes()
+    assert b"tables/" not in data and b"sk-sumika-" not in data
+    there = env | {"SUMIKA_HOME": str(tmp_path / "there" / "home")}
+    words = ("restore", str(file), "--key", signer(made[1].layout))
+    told("is encrypted", *words, env=there)
+    told("encrypted to another key", *words, "--identity", str(tmp_path / "third"), env=there)
+    told("holds no identity", *words, "--identity", str(made[0]), env=there)
+    for place in range(300, len(data), len(data) // 15):
+        (tmp_path / "b.backup").write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(SumikaError, match="cut off, or changed"):
+            backup.restore(tmp_path / "b.backup", Home(tmp_path / "x" / "home"), None, key=None, identity=tmp_path / "ours")
+    for identity in ("ours", "other"):
+        there = env | {"SUMIKA_HOME": str(tmp_path / identity[::-1] / "home")}
+        assert commanded(there, *words, "--identity", str(tmp_path / identity)).returncode == 0
+
+
+def test_keygen_writes_over_nothing(tmp_path: Path) -> None:
+    made = commanded(dict(os.environ), "backup", "keygen", str(tmp_path / "k"))
+    public = made.stdout.strip()
+    assert made.returncode == 0 and public.startswith("age1") and public in (tmp_path / "k").read_text()
+    assert (tmp_path / "k").stat().st_mode & 0o777 == 0o600
+    told("never replaced", "backup", "keygen", str(tmp_path / "k"), env=dict(os.environ))

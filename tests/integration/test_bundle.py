@@ -112,6 +112,7 @@ def test_closed_machine_checks_it_lays_it_down_after_a_power_cut_and_uses_it(bun
     assert {"fastapi", "kotoba"} <= named
     assert "pytest" not in named
 
+    run(sumika, "signing", "trust", bundle.key, "honsha", "--for", "bundles", cwd=there, home=home)
     again = run(sumika, "bundle", "install", bundle.file, "--to", to, "--json", cwd=there, home=home)
     assert json.loads(again)["fresh"] is False
 
@@ -193,6 +194,31 @@ def refusal(file: Path, key: Ed25519PrivateKey, to: Path) -> str:
 
 
 GOOD: Parts = {INSTALLER: b"print()", ABOUT: about(), "tree/configs/a.yaml": b"a: 1\n", "tree/b.md": b"b" * 3000}
+
+
+def current(to: Path, made_at: str) -> Path:
+    """A release that is current, as far as the next installation looks."""
+    (to / "1.0-cpu-current").mkdir(parents=True)
+    (to / "1.0-cpu-current" / ABOUT).write_bytes(about(release="1.0-cpu-current", made_at=made_at))
+    (to / "current").symlink_to("1.0-cpu-current")
+    return to
+
+
+def test_older_signed_release_is_refused_unless_asked_for(
+    tmp_path: Path, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laydown, "_environment", lambda release: None)
+    file = written(tmp_path / "a.bundle", key, GOOD | {ABOUT: about(made_at="2026-10-01T00:00:00.000000Z")})
+    to = current(tmp_path / "opt", "2026-11-01T00:00:00.000000Z")
+    with pytest.raises(Refused, match="--allow-downgrade"):
+        lay_down(file, [public(key)], to)
+    assert (to / "current").resolve().name == "1.0-cpu-current" and not (to / "1.0-cpu-0123abcd").exists()
+    assert lay_down(file, [public(key)], to, allow_downgrade=True).fresh
+    assert (to / "current").resolve().name == "1.0-cpu-0123abcd"
+    newer = written(tmp_path / "b.bundle", key, GOOD | {ABOUT: about(made_at="2026-12-01T00:00:00.000000Z", release="2.0-cpu-0")})
+    assert lay_down(newer, [public(key)], to).release.name == "2.0-cpu-0"
+    with pytest.raises(Refused, match="--allow-downgrade"):
+        lay_down(file, [public(key)], to)  # though it lies there whole
 
 
 def test_every_flipped_byte_is_refused(tmp_path: Path, key: Ed25519PrivateKey) -> None:

@@ -389,7 +389,7 @@ def test_stranger_is_refused_until_trusted(
     assert not (there.root / "signing.key").exists()  # reading makes no key
     signing.trust(there, signing.line(signing.show(home)), "honsha")
     assert brought(their_store, there, file).ref == VersionRef("base", 1)
-    (there.root / "trusted" / "honsha.pub").unlink()
+    (there.root / "trusted" / "archives" / "honsha.pub").unlink()
     with pytest.raises(SumikaError, match="not trusted"):
         brought(their_store, there, file)
 
@@ -445,11 +445,11 @@ def test_trust_takes_ed25519_keys_under_plain_names_only(home: Home, there: Home
     with pytest.raises(SumikaError) as told:
         signing.trust(there, signing.line(signing.show(there)), "honsha")
     assert told.value.code == "exists"
-    assert [p.name for p in (there.root / "trusted").iterdir()] == ["honsha.pub"]
+    assert [p.name for p in (there.root / "trusted" / "archives").iterdir()] == ["honsha.pub"]
 
 
 def test_file_under_trusted_that_is_no_key_is_named(their_store: Store, there: Home, good: Path) -> None:
-    (there.root / "trusted" / "x.pub").write_text("nonsense")
+    (there.root / "trusted" / "archives" / "x.pub").write_text("nonsense")
     assert "x.pub" in refused(their_store, there, good, "bad_key").en
 
 
@@ -608,7 +608,7 @@ def test_commands(tmp_path: Path, base_folder: Path, make_adapter: MakeAdapter, 
     assert at("b", "models", "import", "base", files["base"], "--base", "base@1") == "bad_lineage"
     at("b", "models", "import", "base", files["base"])
     assert at("b", "models", "import", "faq", files["faq"])["imported"]["from"] == "faq@1"
-    assert list(at("b", "signing", "show")["trusted"]) == ["honsha"]
+    assert [list(one) for one in at("b", "signing", "show")["trusted"].values()] == [["honsha"], [], []]
 
 
 def test_header_written_is_header_read(good: Path, there: Home) -> None:

@@ -41,6 +41,13 @@ MOUNTS = (
         (software.python(2), "warn", "PYTHONOPTIMIZE"),
         (software.sqlite((3, 51, 3)), "ok", "3.51.3"),
         (software.sqlite((3, 40, 1)), "fail", "make install"),
+        (kernel.time(True), "ok", "is synchronised"),
+        (kernel.time(False), "warn", "NTP"),
+        (kernel.time(None), "ok", "does not say"),
+        (records.witness(None, None, 7), "warn", "audit.witness"),
+        (records.witness("file:/w", 6, 7), "warn", "up to row 6"),
+        (records.witness("file:/w", 7, 7), "ok", "file:/w"),
+        (records.witness("syslog:/dev/log", None, 7), "ok", "/dev/log"),
         (software.vllm("vllm 0.32.0"), "ok", "0.32.0"),
         (software.vllm(None), "fail", "make install"),
         (software.packages({"a": "1"}, {"a": "1", "b": "2"}), "ok", ""),
@@ -185,8 +192,8 @@ def test_every_subject_is_looked_at_once_there_is_a_home() -> None:
     run("keys", "list")
     code, seen, findings = told("--deep")
     assert set(findings) == {
-        "cpu", "gpu", "driver", "vllm", "python", "sqlite", "packages", "proxy", "open_files", "swap", "huge_pages", "disk", "filesystem", "private_files",
-        "private_home", "settings_file", "client_secrets", "sandbox", "gpu_answers", "tls", "redis", "database", "clock", "schema", "audit", "audit_chain", "weights", "weights_names", "weights_hashes", "weights_revisions", "supervisor", "port",
+        "cpu", "gpu", "driver", "vllm", "python", "sqlite", "packages", "proxy", "open_files", "time", "swap", "huge_pages", "disk", "filesystem", "private_files",
+        "private_home", "settings_file", "client_secrets", "sandbox", "gpu_answers", "tls", "redis", "database", "clock", "schema", "audit", "audit_witness", "audit_chain", "weights", "weights_names", "weights_hashes", "weights_revisions", "supervisor", "port",
     }  # fmt: skip
     assert code == (0 if seen["healthy"] else 1) == int(any(one["level"] == "fail" for one in findings.values()))
 

@@ -59,25 +59,28 @@ class Laid:
     images: Path | None
 
 
-def lay_down(bundle: Path, keys: list[str], to: Path) -> Laid:
-    """Check `bundle`, signed by one of `keys` (OpenSSH lines), and make it the current release under `to`.
+def lay_down(bundle: Path, keys: list[str], to: Path, *, allow_downgrade: bool = False) -> Laid:
+    """Check `bundle`, signed by one of `keys` (OpenSSH lines), and make it the current release under `to`. One that was made before the
+    current release, which somebody may have kept for its faults, only with `allow_downgrade`.
 
     Raises:
         Refused: what is current stays so; a release without its mark may lie there, which the next call sweeps up.
     """
     try:
-        return _lay_down(bundle, keys, to)
+        return _lay_down(bundle, keys, to, allow_downgrade)
     except OSError as error:
         raise Refused(f"{error.filename or to}: {error.strerror}", f"{error.filename or to}: {error.strerror}") from error
 
 
-def _lay_down(bundle: Path, keys: list[str], to: Path) -> Laid:
+def _lay_down(bundle: Path, keys: list[str], to: Path, allow_downgrade: bool) -> Laid:
     with _members(bundle) as (tar, members):
         sums = _checked_sums(tar, members, keys)
         about = _about(_read(tar, members[ABOUT], sums[ABOUT]))
         release = to / about["release"]
         to.mkdir(parents=True, exist_ok=True, mode=0o755)
         with _alone(to):
+            if not allow_downgrade:
+                _check_newer(to, about)
             fresh = not (release / MARK).exists()
             if fresh:
                 _check_room(to, about["bytes"])
@@ -138,8 +141,8 @@ def _check_signature(data: bytes, signature: bytes, keys: list[str]) -> None:
             ) from None
     if told.returncode:
         raise Refused(
-            "The bundle is not signed by the key that was given, or was changed after that. Compare the fingerprint with what 'sumika signing show' prints where it was made, and copy it again.",
-            "バンドルの署名が、指定された鍵のものではないか、署名後に変更されています。作成元の sumika signing show の指紋を確認し、コピーし直してください。",
+            "The bundle is not signed by the key that was given (or one trusted for bundles: 'sumika signing trust FILE NAME --for bundles'), or was changed after that. Compare the fingerprint with what 'sumika signing show' prints where it was made, and copy it again.",
+            "バンドルの署名が、指定された鍵(または sumika signing trust FILE NAME --for bundles で信頼した鍵)のものではないか、署名後に変更されています。作成元の sumika signing show の指紋を確認し、コピーし直してください。",
         )
 
 
@@ -158,6 +161,19 @@ def _about(raw: bytes) -> dict[str, Any]:
             f"このバンドルは {wants} 用ですが、ここは Python {here['python']} ({here['platform']}) です。該当するPythonで実行するか、このマシン用のバンドルを作成してください。",
         )
     return dict(about)
+
+
+def _check_newer(to: Path, about: dict[str, Any]) -> None:
+    try:
+        current = json.loads((to / "current" / ABOUT).read_bytes())
+    except FileNotFoundError:
+        return
+    made, before = str(about.get("made_at", "")), str(current.get("made_at", ""))
+    if made < before:
+        raise Refused(
+            f"This bundle was made on {made[:10]}, and the current release {current['release']} later, on {before[:10]}: an older release may have faults that are mended since. To go back to it on purpose, add --allow-downgrade.",
+            f"このバンドルの作成日は {made[:10]} で、現在のリリース {current['release']}({before[:10]})より古いものです。修正済みの不具合が残っている可能性があります。意図して戻す場合は --allow-downgrade を付けてください。",
+        )
 
 
 def machine() -> dict[str, str]:
@@ -270,9 +286,14 @@ def main() -> None:
         "--key", required=True, help="the maker's public key: a file, or what 'sumika signing show' printed / 作成元の公開鍵"
     )
     parser.add_argument("--to", type=Path, required=True, help="where releases lie, for example /opt/sumika / 導入先")
+    parser.add_argument(
+        "--allow-downgrade",
+        action="store_true",
+        help="even where the current release was made later / 現在より古いリリースでも導入",
+    )
     given = parser.parse_args()
     try:
-        laid = lay_down(given.bundle, _keys(given.key), given.to)
+        laid = lay_down(given.bundle, _keys(given.key), given.to, allow_downgrade=given.allow_downgrade)
     except Refused as refused:
         sys.exit(f"{refused.ja}\n{refused.en}")
     sys.stdout.write("\n".join([*next_steps(laid, given.to), ""]))

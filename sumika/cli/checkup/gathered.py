@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -22,10 +23,9 @@ from sumika.cli import bill
 from sumika.cli.checkup import counters, database, device, disk, duty, exposure, kernel, records, secrecy, software, weights
 from sumika.cli.checkup.finding import Finding, fail
 from sumika.models import clock, differences, leases, registry, sandbox, schema, upgrades, yamlfile
-from sumika.models.audit import chain, checkpoints
+from sumika.models.audit import chain, checkpoints, sinks, witnessed
 from sumika.models.audit.verify import verify
 from sumika.models.errors import SumikaError
-from sumika.models.home import Home
 from sumika.models.integrity import Integrity
 from sumika.models.registry import Version
 from sumika.models.settings import DEFAULT_FILE, Settings
@@ -36,6 +36,9 @@ from sumika.serving.machine import Machine
 
 _CONSTRAINTS = TREE / "constraints"
 _REDIS_TIMEOUT_S = 3
+# adjtimex(2): the clock is not synchronised; and more bytes than any system's struct timex has.
+_TIME_ERROR = 5
+_TIMEX_BYTES = 512
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
 
@@ -56,8 +59,17 @@ def of_machine(seen: Machine) -> Iterator[Finding]:
     yield software.packages({name: found.version for name, found in bill.packages().items()}, software.pinned(file))
     yield software.proxy(os.environ)
     yield kernel.open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    yield kernel.time(clock_kept())
     yield kernel.swap(kernel.swapped(_text("/proc/meminfo")))
     yield kernel.huge_pages(_text("/sys/kernel/mm/transparent_hugepage/enabled"), gpu=bool(seen.gpus))
+
+
+def clock_kept() -> bool | None:
+    """Whether the kernel says that somebody keeps its clock right (adjtimex(2)); None where it does not say."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # of zeros: its modes then ask and set nothing
+    state = -1 if call is None else int(call(timex))
+    return None if state < 0 else state != _TIME_ERROR
 
 
 def of_home(settings: Settings, seen: Machine) -> Iterator[Finding]:
@@ -92,9 +104,9 @@ def of_store(settings: Settings, *, deep: bool) -> Iterator[Finding]:
                     yield database.schema(there, ours)
                     if there == ours[-1]:
                         gateways = _beating(connection)
-                        yield from _of_rows(connection, settings.layout, gateways)
+                        yield from _of_rows(connection, settings, gateways)
                 if deep and there == ours[-1]:
-                    yield from _deep(store, settings.layout)
+                    yield from _deep(store, settings)
             except SumikaError as error:
                 yield fail("database", error.en, error.ja)
             except SQLAlchemyError as error:
@@ -107,10 +119,12 @@ def of_store(settings: Settings, *, deep: bool) -> Iterator[Finding]:
     yield exposure.port(f"{settings.host}:{settings.port}", free=free, ours=gateways > 0)
 
 
-def _of_rows(connection: Connection, home: Home, gateways: int) -> Iterator[Finding]:
+def _of_rows(connection: Connection, settings: Settings, gateways: int) -> Iterator[Finding]:
+    home = settings.layout
     end, last = chain.head(connection), checkpoints.last(home)
     now = datetime.now(UTC)
     yield records.signed(end.seq - (last.seq if last else 0), last.at if last else None, now)
+    yield records.witness(settings.audit.witness, _witnessed(settings), last.seq if last else 0)
     versions = [version for version in registry.list_all(connection) if version.removed_at is None]
     there = [one for one in versions if (home.artifacts / one.folder).is_dir()]
     yield weights.there([str(one.ref) for one in versions if one not in there])
@@ -125,19 +139,33 @@ def _source(version: Version) -> dict[str, Any]:
     return found
 
 
-def _deep(store: Store, home: Home) -> Iterator[Finding]:
+def _witnessed(settings: Settings) -> int | None:
+    file = sinks.file_of(settings.audit.witness)
+    if file is None:
+        return None
     try:
-        found = verify(store, home)
+        return witnessed.read(file).last
+    except OSError:
+        return 0
+
+
+def _deep(store: Store, settings: Settings) -> Iterator[Finding]:
+    home = settings.layout
+    try:
+        found = verify(store, home, sinks.file_of(settings.audit.witness))
         yield records.whole(found.ok, found.rows)
     except SumikaError as error:  # a key file that is none
         yield fail("audit_chain", error.en, error.ja)
+    except OSError as error:
+        why = f"the witness {settings.audit.witness} can't be read: {error.strerror}"
+        yield fail("audit_chain", why, f"証人 {settings.audit.witness} を読めません: {error.strerror}")
     with store.read() as connection:
         versions = [version for version in registry.list_all(connection) if version.removed_at is None]
     there = [one for one in versions if (home.artifacts / one.folder).is_dir()]
     yield weights.intact([str(one.ref) for one in there if _differs(home.artifacts / one.folder, one.digest)])
 
 
-def _has_strange(version: registry.Version, folder: Path) -> bool:
+def _has_strange(version: Version, folder: Path) -> bool:
     try:
         Integrity(version, folder).check_names()
     except SumikaError:

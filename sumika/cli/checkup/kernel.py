@@ -1,4 +1,4 @@
-"""What the system grants a process: open files, swap, huge pages."""
+"""What the system grants a process: open files, a clock that is right, swap, huge pages."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ def open_files(limit: int) -> Finding:
         "open_files",
         f"a process may open {'any number of' if limit < 0 else limit} files",
         f"開けるファイル数: {'無制限' if limit < 0 else limit}",
+    )
+
+
+def time(kept: bool | None) -> Finding:
+    """`kept`: whether the kernel says that its clock is synchronised; None where it says nothing."""
+    if kept is False:
+        return warn(
+            "time", "nobody keeps this machine's clock right, and every record says its time; run NTP (chrony), and see 'timedatectl'",
+            "このマシンの時計が同期されていません。記録の時刻に影響します。NTP(chrony)を設定し、timedatectl で確認してください",
+        )  # fmt: skip
+    return fine(
+        "time",
+        "the clock is synchronised" if kept else "the kernel does not say whether the clock is synchronised",
+        "時計は同期されています" if kept else "時計の同期状態は確認できません",
     )
 
 

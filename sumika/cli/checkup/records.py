@@ -27,6 +27,21 @@ def signed(unsigned: int, last_at: str | None, now: datetime) -> Finding:
     return fine("audit", "the audit log is signed to its end", "監査ログは末尾まで署名されています")
 
 
+def witness(named: str | None, witnessed: int | None, signed_to: int) -> Finding:
+    """`witnessed`: the last row that the witness's file knows, None where nobody here can read it; `signed_to`: that of the checkpoints."""
+    if named is None:
+        return warn(
+            "audit_witness", "checkpoints of the audit log lie on this machine alone, so whoever has all of it can cut the log's end off unseen; set audit.witness (docs/audit.md)",
+            "監査ログのチェックポイントがこの機械にしかなく、末尾の切り取りを検出できない場合があります。audit.witness を設定してください(docs/audit.md)",
+        )  # fmt: skip
+    if witnessed is not None and witnessed < signed_to:
+        return warn(
+            "audit_witness", f"the witness {named} knows the audit log up to row {witnessed}, and {signed_to} is signed; look for 'witness' in the gateway's log, and whether the file was changed",
+            f"証人 {named} の記録は行 {witnessed} までで、署名済みは {signed_to} です。ゲートウェイのログで witness を確認してください",
+        )  # fmt: skip
+    return fine("audit_witness", f"checkpoints also go to {named}", f"チェックポイントの送り先: {named}")
+
+
 def whole(intact: bool, rows: int) -> Finding:
     """Of a pass over the whole log."""
     if not intact:

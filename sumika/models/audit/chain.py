@@ -29,6 +29,7 @@ GENESIS = "0" * 64
 _LONGEST_REASON = 1000
 _LONGEST_OBJECT = 255
 _LONGEST_ACTOR = 128
+_LONGEST_SOURCE = 128
 _a = schema.audit
 _h = schema.audit_head
 
@@ -111,7 +112,7 @@ def append_many(connection: Connection, entries: Sequence[Entry]) -> int:
             "seq": seq, "at": entry.at or clock.now(),
             "actor": quoted(entry.actor.name, _LONGEST_ACTOR), "role": entry.actor.role, "action": str(entry.action),
             "object": quoted(entry.object, _LONGEST_OBJECT), "outcome": entry.outcome,
-            "reason": quoted(entry.reason, _LONGEST_REASON), "details": dict(entry.details), "prev": prev,
+            "reason": quoted(entry.reason, _LONGEST_REASON), "details": _details(entry), "prev": prev,
         }  # fmt: skip
         prev = _digest(row)
         rows.append(row | {"details": canonical.dump(row["details"]).decode(), "hash": prev})
@@ -151,7 +152,13 @@ def hash_at(connection: Connection, seq: int) -> str | None:
 def stored(connection: Connection) -> Iterator[Row[Any]]:
     """Every row in order with its sealed content (`sealed`, None where there is none), a thousand at a time."""
     query = select(_a, schema.audit_contents.c.sealed).join_from(_a, schema.audit_contents, isouter=True).order_by(_a.c.seq)
-    return iter(connection.execution_options(yield_per=1000).execute(query))
+    return iter(connection.execute(query.execution_options(yield_per=1000)))
+
+
+def _details(entry: Entry) -> dict[str, Any]:
+    """With where it was done from, which is part of what the hash covers."""
+    source = {"source": quoted(entry.actor.source, _LONGEST_SOURCE)} if entry.actor.source else {}
+    return {**entry.details, **source}
 
 
 def _digest(fields: Mapping[str, Any]) -> str:

@@ -4,6 +4,9 @@ Whoever can change the database can compute every hash anew; what was signed her
 one canonical JSON object: `kind` (`head`: the log reached `seq`; `floor`: everything up to `seq` was pruned), `seq`,
 `hash` (of row `seq`), `count` (rows kept then), `at`, `prev` (SHA-256 of the line before; empty in the first) and
 `signature` (base64 of the public key's 32 bytes and Ed25519's 64, over the line without it).
+
+A second file, which is replaced each time, says under another signature which line is the newest: whoever cuts lines off, and has neither the
+key nor a copy of that file from an earlier moment, can't make it fit.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Literal
 
 from sumika.models import signing
 from sumika.models.audit import canonical
-from sumika.models.home import Home, sync_folder
+from sumika.models.home import Home, sync_folder, write_atomically
 
 Kind = Literal["head", "floor"]
 _LONGEST_LINE = 1024
@@ -71,18 +74,55 @@ def read(home: Home) -> list[bytes]:
 
 
 def trusted(home: Home) -> frozenset[str]:
-    """Whose checkpoints count here: the own key's, and those of keys that an administrator trusts."""
-    return frozenset(signing.fingerprint(key) for key in signing.trusted_keys(home).values())
+    """Whose checkpoints count here: the own key's, and those of keys that an administrator trusts for the log."""
+    return frozenset(signing.fingerprint(key) for key in signing.trusted_keys(home, "log").values())
 
 
 def last(home: Home) -> Checkpoint | None:
     """The newest line, unverified, without reading the whole file."""
-    line = _last_line(home.checkpoints)
+    line = last_line(home)
     return _opened(line)[0] if line else None
 
 
-def add(home: Home, kind: Kind, seq: int, hash: str, count: int, at: str) -> None:
-    """Sign and append one line, on disk when this returns. The caller holds the file's lock.
+def last_line(home: Home) -> bytes:
+    """As it stands in the file; empty where there is none."""
+    return _last_line(home.checkpoints)
+
+
+def opened(line: bytes) -> Checkpoint | None:
+    """A line by itself, whoever signed it; None where its signature is no good."""
+    return _opened(line)[0]
+
+
+def reaches_last(home: Home) -> bool:
+    """Whether the file still holds the line that was signed last. After a crash between the two files it holds one more.
+
+    Raises:
+        SumikaError: `bad_key`, for a key file that is none.
+    """
+    try:
+        kept = canonical.load(home.last_checkpoint.read_bytes())
+        named, signature = str(kept["checkpoint"]), base64.b64decode(kept["signature"], validate=True)
+    except FileNotFoundError:
+        return not last_line(home)
+    except (ValueError, TypeError, KeyError):
+        return False
+    key = signing.signer(named.encode(), signature, signing.LAST_CHECKPOINT)
+    if key is None or signing.fingerprint(key) not in trusted(home):
+        return False
+    return _name(last_line(home)) == named or any(_name(line) == named for line in read(home))
+
+
+def keep_last(home: Home) -> None:
+    """Sign that the newest line is the newest, where the whole file is taken for what was signed."""
+    if line := last_line(home):
+        named = _name(line)
+        signature = base64.b64encode(signing.sign(home, named.encode(), signing.LAST_CHECKPOINT)).decode()
+        write_atomically(home.last_checkpoint, canonical.dump({"checkpoint": named, "signature": signature}), mode=0o600)
+
+
+def add(home: Home, kind: Kind, seq: int, hash: str, count: int, at: str) -> bytes:
+    """Sign and append one line, on disk when this returns it. The caller holds the file's lock.
 
     Raises:
         OSError: where it can't be written.
@@ -102,6 +142,8 @@ def add(home: Home, kind: Kind, seq: int, hash: str, count: int, at: str) -> Non
         os.fsync(file.fileno())
     if not before:
         sync_folder(home.root)
+    keep_last(home)
+    return line
 
 
 def _opened(line: bytes) -> tuple[Checkpoint | None, str]:

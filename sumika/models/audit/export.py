@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sumika.models import clock, signing
-from sumika.models.audit import canonical, checkpoints, listing, snapshot
+from sumika.models.audit import canonical, checkpoints, listing, snapshot, witnessed
 from sumika.models.audit.chain import AuditRow, Head
 from sumika.models.audit.findings import Findings
 from sumika.models.audit.snapshot import Found, Snapshot
@@ -60,8 +60,8 @@ def export(store: Store, home: Home, file: Path) -> int:
             os.unlink(temp)
 
 
-def verify_file(file: Path) -> Findings:
-    """Verify an export by itself. Whoever made it may have signed it: `Findings.signers` is for the reader to compare.
+def verify_file(file: Path, witness: Path | None = None) -> Findings:
+    """Verify an export by itself, or against the file of a witness. Whoever made it may have signed it: `Findings.signers` is for the reader to compare.
 
     Raises:
         SumikaError: `bad_export`, for a file that is none; OSError: where it can't be read.
@@ -70,7 +70,8 @@ def verify_file(file: Path) -> Findings:
         head = _head_of(_told(stream.readline(_LONGEST_HEADER)))
         if head is None:
             raise _bad_export(file)
-        return check(_rows_of(stream), checkpoints.parse(_checkpoints_of(file), None), head)
+        told = witnessed.read(witness) if witness is not None else None
+        return check(_rows_of(stream), checkpoints.parse(_checkpoints_of(file), None), head, told)
 
 
 def sealed_in(file: Path, seq: int) -> tuple[AuditRow, bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
@@ -27,6 +28,10 @@ class Filter:
     since: str | None = None
     until: str | None = None
     below: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What somebody looked for, whatever page of it they saw."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "below"}
 
 
 def find(connection: Connection, wanted: Filter, limit: int = PAGE) -> list[AuditRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, func, select, update
 
 from sumika.models import clock, schema
-from sumika.models.audit import chain, checkpoints
+from sumika.models.audit import chain, checkpoints, state
 from sumika.models.audit.actions import Action
 from sumika.models.audit.findings import Findings
 from sumika.models.audit.verify import verify
@@ -19,7 +19,7 @@ _c = schema.audit_contents
 _h = schema.audit_head
 
 
-def prune(store: Store, home: Home, before: str, *, contents_only: bool = False) -> int:
+def prune(store: Store, home: Home, before: str, *, contents_only: bool = False, witness: Witness | None = None) -> int:
     """Delete what was written before `before` (`clock`'s spelling); how many rows, or contents, went.
 
     The row that tells of it is appended, and a checkpoint of where the kept part begins is signed, before anything is
@@ -33,7 +33,7 @@ def prune(store: Store, home: Home, before: str, *, contents_only: bool = False)
         raise _broken(findings)
     with locked(home), store.write(quiet=True, statement_s=None) as connection:  # quiet: the witness would wait for our own lock
         pruned = (_prune_contents if contents_only else _prune_rows)(connection, home, before)
-    Witness(home).look(store)
+    (witness or Witness(home)).look(store)
     return pruned
 
 
@@ -45,10 +45,11 @@ def _prune_rows(connection: Connection, home: Home, before: str) -> int:
     floor_hash = chain.hash_at(connection, last)
     rows = last - end.floor
     _tell(connection, last, rows, before, contents_only=False)
+    state.tell(connection, "prune")  # what the rows that go told of
     connection.execute(update(_h).values(floor=last, content_floor=max(last, end.content_floor)))
     connection.execute(delete(_c).where(_c.c.seq <= last))
     connection.execute(delete(_a).where(_a.c.seq <= last))
-    checkpoints.add(home, "floor", last, str(floor_hash), end.seq + 1 - last, clock.now())
+    checkpoints.add(home, "floor", last, str(floor_hash), chain.head(connection).seq - last, clock.now())
     return rows
 
 
@@ -81,6 +82,8 @@ def _broken(findings: Findings) -> SumikaError:
     else:
         en = f"Line {findings.bad_checkpoint} of the checkpoints is no good."
         ja = f"チェックポイントの {findings.bad_checkpoint} 行目が正しくありません。"
+    if findings.bad is None and findings.bad_checkpoint is None and findings.unexplained:
+        en, ja = findings.unexplained[0].text("en"), findings.unexplained[0].text("ja")
     return SumikaError(
         "audit_broken",
         f"Nothing is pruned from an audit log that does not verify. {en} Run 'sumika audit verify', keep a copy of $SUMIKA_HOME and find out who changed it.",

@@ -34,11 +34,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Good while `opened` is; `lines` are the file of checkpoints."""
+    """Good while `opened` is; `lines` are the file of checkpoints, and `complete` whether it still holds the one that was signed last."""
 
     connection: Connection
     lines: list[bytes]
     head: Head
+    complete: bool
 
     def rows(self) -> Iterator[Found]:
         for row in chain.stored(self.connection):
@@ -53,7 +54,7 @@ def opened(store: Store, home: Home) -> Iterator[Snapshot]:
     """The checkpoints are read first, so that none of them speaks of a row that is not seen yet."""
     with ExitStack() as lock, store.read(statement_s=LONG_STATEMENT_S) as connection:
         lock.enter_context(locked(home, shared=True))
-        lines = checkpoints.read(home)
-        snapshot = Snapshot(connection, lines, chain.head(connection))
+        lines, complete = checkpoints.read(home), checkpoints.reaches_last(home)
+        snapshot = Snapshot(connection, lines, chain.head(connection), complete)
         lock.close()
         yield snapshot

@@ -1,45 +1,60 @@
-"""Does the log still say what was written? One pass over its rows, held against the checkpoints outside the database."""
+"""Does the log still say what was written? One pass over its rows, held against the checkpoints outside the database, what a witness was
+told, and what the tables say now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 from sumika.models import clock
-from sumika.models.audit import checkpoints, snapshot
+from sumika.models.audit import checkpoints, snapshot, state, witnessed
 from sumika.models.audit.actions import Action
 from sumika.models.audit.chain import GENESIS, AuditRow, Head
 from sumika.models.audit.checkpoints import Checkpoints
-from sumika.models.audit.findings import BadRow, Findings, Kind, Pruned
+from sumika.models.audit.findings import BadRow, Findings, Kind, Pruned, Witnessed
 from sumika.models.audit.snapshot import Found
+from sumika.models.audit.state import Replay
 from sumika.models.home import Home
 from sumika.models.store import Store
 
 
-def verify(store: Store, home: Home) -> Findings:
-    """Verify the log of `store` against the checkpoints of `home`.
+def verify(store: Store, home: Home, witness: Path | None = None) -> Findings:
+    """Verify the log of `store` against the checkpoints of `home`, the file of a witness, and the tables.
 
     Raises:
-        SumikaError: what the store raises; `bad_key`, for a key file that is none.
+        SumikaError: what the store raises; `bad_key`, for a key file that is none; OSError: where the witness can't be read.
     """
     with snapshot.opened(store, home) as seen:
-        return check(seen.rows(), checkpoints.parse(seen.lines, checkpoints.trusted(home)), seen.head)
+        signed, replay = checkpoints.parse(seen.lines, checkpoints.trusted(home)), Replay(whole=seen.head.floor == 0)
+        found = check(seen.rows(), signed, seen.head, witnessed.read(witness) if witness else None, replay)
+        if found.bad is None:
+            found = replace(found, adopted=replay.adopted, unexplained=replay.differences(state.of(seen.connection)))
+        if found.bad_checkpoint is None and not seen.complete:
+            found = replace(found, bad_checkpoint=len(seen.lines) + 1)
+        return found
 
 
-def check(rows: Iterable[Found], signed: Checkpoints, head: Head) -> Findings:
+def check(
+    rows: Iterable[Found], signed: Checkpoints, head: Head, witness: Witnessed | None = None, replay: Replay | None = None
+) -> Findings:
     """Verify `rows`, in order of their sequence, up to the first bad one."""
-    looked = _Pass(signed, head)
+    looked = _Pass(signed, head, witness or Witnessed(), replay)
     bad = next((bad for found in rows if (bad := looked.bad(found)) is not None), None) or looked.bad_end()
     return Findings(
         looked.start + 1, looked.last, looked.rows, looked.contents, len(signed.lines),
         max(0, looked.last - looked.signed_to), looked.late_s, tuple(sorted(signed.signers)), tuple(looked.pruned), bad, signed.bad,
+        witness.lines if witness else None, witness.last if witness else 0,
     )  # fmt: skip
 
 
 class _Pass:
     """The state of one walk along the chain: the row before, and what was told on the way."""
 
-    def __init__(self, signed: Checkpoints, head: Head) -> None:
+    def __init__(self, signed: Checkpoints, head: Head, witness: Witnessed, replay: Replay | None) -> None:
         self._head = head
+        self._witness = witness
+        self._replay = replay
         self._hashes = {line.seq: line.hash for line in reversed(signed.lines)}  # of several the oldest counts
         self._floors = {0} | {line.seq for line in signed.lines if line.kind == "floor"}
         self._signed_at = {line.seq: line.at for line in reversed(signed.lines) if line.kind == "head"}
@@ -60,7 +75,8 @@ class _Pass:
             return _bad(self.last + 1, "missing")
         if row is None or not _whole(row):
             return _bad(found.seq, "changed")
-        if row.prev != self._prev or self._hashes.get(row.seq, row.hash) != row.hash:
+        vouched = {self._hashes.get(row.seq, row.hash), *self._witness.hashes.get(row.seq, ())}
+        if row.prev != self._prev or vouched != {row.hash}:
             return BadRow(self._vouched + 1, "rewritten", row.seq)
         if not found.content_fits(self._head.content_floor):
             return _bad(row.seq, "content")
@@ -69,7 +85,7 @@ class _Pass:
 
     def bad_end(self) -> BadRow | None:
         """What is wrong once the rows are at their end."""
-        if max(self.signed_to, self._head.seq) > self.last:
+        if max(self.signed_to, self._head.seq, self._witness.last) > self.last:
             return _bad(self.last + 1, "missing")
         if (self._head.seq, self._head.hash) != (self.last, self._prev):
             return _bad(self.last, "head")
@@ -91,7 +107,9 @@ class _Pass:
         self.last, self._prev = row.seq, row.hash
         self.rows += 1
         self.contents += has_content
-        if row.seq in self._hashes:
+        if self._replay is not None:
+            self._replay.take(row)
+        if row.seq in self._hashes or row.seq in self._witness.hashes:
             self._vouched = row.seq
         self._unsigned_since = self._unsigned_since or row.at
         if (at := self._signed_at.get(row.seq)) is not None:

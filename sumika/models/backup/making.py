@@ -11,8 +11,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,8 @@ from typing import IO
 
 from sqlalchemy import Connection, MetaData, Table, select
 
-from sumika.models import clock
-from sumika.models.backup import tables
+from sumika.models import clock, signing
+from sumika.models.backup import age, tables
 from sumika.models.backup.pack import Writer
 from sumika.models.backup.scratch import scratch
 from sumika.models.errors import SumikaError
@@ -29,35 +29,38 @@ from sumika.models.home import Home, sync_folder
 from sumika.models.store import LONG_STATEMENT_S, Store
 
 HEADER = "backup.json"
-FORMAT = 1
+FORMAT = 2
 # Of the home, what is none of a backup's: the database is told as tables, sockets and logs belong to what runs, `incoming` is somebody else's copy, `imports` tells of it.
+# Which checkpoint is the last is signed anew where it is restored: a copy of that file would let somebody go back to it.
 _LEFT = frozenset(
-    {"run", "engines", "cache", "cache.key", "logs", "incoming", "imports", "artifacts", "runs", "files", "batches"}
+    {"run", "engines", "cache", "cache.key", "logs", "incoming", "imports", "artifacts", "runs", "files", "batches", "audit.last"}
 )
 _LATER = ("runs", "files", "batches")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What went into a backup."""
+    """What went into a backup. `key`: the fingerprint of who signed it, which a restore asks for."""
 
     bytes: int
     versions: int
     rows: int
+    key: str
 
 
-def make(store: Store, home: Home, file: Path, *, settings: Path | None = None) -> Made:
-    """Write everything to `file` (0600): whole, or not at all. `settings`: the file of settings in use, taken along to be read by people.
+def make(store: Store, home: Home, file: Path, *, recipients: Sequence[str], settings: Path | None = None) -> Made:
+    """Write everything to `file` (0600), signed and encrypted to `recipients`: whole, or not at all. Without any it is written in clear, and
+    private keys and settings are left out. `settings`: the file of settings in use, taken along to be read by people.
 
     Raises:
-        SumikaError: `exists`, `no_folder`, `disk_full`; `artifact_missing`, where the files of a version are not there.
+        SumikaError: `exists`, `no_folder`, `disk_full`; `bad_recipient`; `artifact_missing`, where the files of a version are not there.
     """
     _check_target(file)
     try:
         with scratch(file.parent, "sumika-backup") as work:
             temp = work / file.name
             with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-                versions, rows = _write(store, home, Writer(target), work, settings)
+                versions, rows = _write(store, home, target, work, recipients, settings)
                 target.flush()
                 os.fsync(target.fileno())
             os.link(temp, file)  # unlike a rename, never over another file
@@ -69,28 +72,49 @@ def make(store: Store, home: Home, file: Path, *, settings: Path | None = None) 
             "disk_full", f"The backup can't be written to {file.parent}: {error.strerror}. Make room and try again.",
             f"{file.parent} にバックアップを書き込めません: {error.strerror}。空きを確保してやり直してください。", status=507,
         ) from error  # fmt: skip
-    return Made(file.stat().st_size, versions, rows)
+    return Made(file.stat().st_size, versions, rows, _key(home))
 
 
-def stream(store: Store, home: Home, target: IO[bytes], *, settings: Path | None = None) -> tuple[int, int]:
-    """The same to `target`, for a program that encrypts it or carries it away: how many versions and rows.
+def stream(store: Store, home: Home, target: IO[bytes], *, recipients: Sequence[str], settings: Path | None = None) -> Made:
+    """The same to `target`, for a program that carries it away.
 
     What was cut off on the way has no manifest, and is refused where it is restored.
 
     Raises:
-        SumikaError: `artifact_missing`; OSError: what `target` raises.
+        SumikaError: `artifact_missing`, `bad_recipient`; OSError: what `target` raises.
     """
-    return _write(store, home, Writer(target), home.root, settings)
+    versions, rows = _write(store, home, target, home.root, recipients, settings)
+    return Made(0, versions, rows, _key(home))
 
 
-def _write(store: Store, home: Home, pack: Writer, beside: Path, settings: Path | None) -> tuple[int, int]:
+def _key(home: Home) -> str:
+    return signing.fingerprint(signing.show(home))
+
+
+def _write(
+    store: Store, home: Home, target: IO[bytes], beside: Path, recipients: Sequence[str], settings: Path | None
+) -> tuple[int, int]:
+    signing.show(home)  # the key is there before the home is listed
+    with age.encrypted(target, recipients) if recipients else nullcontext(target) as sink:
+        pack = Writer(sink, lambda manifest: signing.sign(home, manifest, signing.BACKUP))
+        return _fill(store, home, pack, beside, settings, with_secrets=bool(recipients))
+
+
+def _fill(store: Store, home: Home, pack: Writer, beside: Path, settings: Path | None, *, with_secrets: bool) -> tuple[int, int]:
     for path in _files(home.root, _LEFT):
-        _add(pack, home, path)
-    if settings is not None and settings.is_file():
+        if with_secrets or path.suffix != ".key":
+            _add(pack, home, path)
+    if settings is not None and settings.is_file() and with_secrets:  # it may hold passwords
         pack.add_file("settings.yaml", settings)
     with store.read(statement_s=LONG_STATEMENT_S) as connection:
         found = tables.described(connection)
-        header = {"format": FORMAT, "sumika": version("sumika"), "schema": tables.revision(connection), "made_at": clock.now()}
+        header = {
+            "format": FORMAT,
+            "with_secrets": with_secrets,
+            "sumika": version("sumika"),
+            "schema": tables.revision(connection),
+            "made_at": clock.now(),
+        }
         pack.add(HEADER, json.dumps(header).encode())
         rows = sum(_add_table(pack, connection, table, beside) for table in found)
         folders = _folders(connection)

@@ -1,6 +1,6 @@
-"""The file itself: a plain tar, its manifest with the SHA-256 of each member last. `tar -tvf` lists it.
+"""The file itself: a plain tar, then its manifest with the SHA-256 of each member, then the manifest's signature. `tar -tvf` lists it.
 
-Without its manifest a file is no backup, so one that was cut off says so; with it, no byte can have changed unseen.
+Without its manifest a file is no backup, so one that was cut off says so. The manifest says of every byte what it was, and the signature who made it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from sumika.models import signing
 from sumika.models.errors import SumikaError, quoted
 
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 _CHUNK = 2**20
 _LONGEST_MANIFEST = 256 * 2**20
 
 
 class Writer:
-    """Members one after another; `close` writes the manifest."""
+    """Members one after another; `close` writes the manifest, and what `sign` makes of it."""
 
-    def __init__(self, target: IO[bytes]) -> None:
+    def __init__(self, target: IO[bytes], sign: Callable[[bytes], bytes]) -> None:
+        self._sign = sign
         self._tar = tarfile.open(fileobj=_Onward(target), mode="w", format=tarfile.PAX_FORMAT)
         self._listed: dict[str, dict[str, object]] = {}
 
@@ -46,9 +50,10 @@ class Writer:
 
     def close(self) -> None:
         data = json.dumps({"members": self._listed}, ensure_ascii=False).encode()
-        info = tarfile.TarInfo(MANIFEST)
-        info.size, info.mode = len(data), 0o600
-        self._tar.addfile(info, io.BytesIO(data))
+        for name, content in ((MANIFEST, data), (SIGNATURE, self._sign(data))):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o600
+            self._tar.addfile(info, io.BytesIO(content))
         self._tar.close()
 
 
@@ -81,29 +86,40 @@ class _Hashing(io.RawIOBase):
         return data
 
 
-def unpack(file: Path, folder: Path) -> None:
-    """Write every member into `folder`, synced. What is there is not to be believed before this returns.
+def unpack(source: IO[bytes], folder: Path) -> Ed25519PublicKey | None:
+    """Write every member into `folder`, synced; who signed it, None where nobody did. What is there is not to be believed before this returns.
 
     Raises:
         SumikaError: `bad_backup`, naming the member that is not as it was written, or that the file was cut off.
     """
     seen: dict[str, dict[str, object]] = {}
-    whole = False
-    with _read(file) as tar:
+    manifest = signature = None
+    with _read(source) as tar:
         for info in tar:
             stream = tar.extractfile(info) if info.isreg() else None
-            if stream is None or not _safe(info.name) or info.name in seen or whole:
+            is_late = manifest is not None and (info.name != SIGNATURE or signature is not None)
+            if stream is None or not _safe(info.name) or info.name in seen or is_late:
                 raise bad(
                     f"{quoted(info.name)} has no place in a backup",
                     f"{quoted(info.name)} はバックアップに含まれるはずのない項目です",
                 )
-            if info.name == MANIFEST:
-                _check(stream.read(_LONGEST_MANIFEST), seen)
-                whole = True  # and the end comes next
+            if manifest is not None:
+                signature = stream.read(signing.SIGNATURE_BYTES + 1)
+            elif info.name == MANIFEST:
+                manifest = stream.read(_LONGEST_MANIFEST)
+                _check(manifest, seen)  # and the signature comes next
             else:
                 seen[info.name] = _write(stream, folder / info.name)
-    if not whole:
+    if manifest is None:
         raise bad("it was cut off before its end", "ファイルが途中で切れています")
+    return None if signature is None else _signer(manifest, signature)
+
+
+def _signer(manifest: bytes, signature: bytes) -> Ed25519PublicKey:
+    key = signing.signer(manifest, signature, signing.BACKUP)
+    if key is None:
+        raise bad("its signature does not fit its manifest", "署名がマニフェストと一致しません")
+    return key
 
 
 def _check(data: bytes, seen: dict[str, dict[str, object]]) -> None:
@@ -135,14 +151,12 @@ def _safe(name: str) -> bool:
 
 
 @contextmanager
-def _read(file: Path) -> Iterator[tarfile.TarFile]:
+def _read(source: IO[bytes]) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(file, mode="r|") as tar:
+        with tarfile.open(fileobj=source, mode="r|") as tar:
             yield tar
     except (tarfile.TarError, EOFError):
         raise bad("it is no tar, or was cut off", "tar形式ではないか、途中で切れています") from None
-    except FileNotFoundError:
-        raise SumikaError("not_found", f"There is no file {file}.", f"{file} がありません。", status=404) from None
 
 
 def bad(en: str, ja: str) -> SumikaError:

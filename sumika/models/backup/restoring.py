@@ -6,16 +6,22 @@ the folder takes the home's name. Killed in between, the same command goes on: a
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from alembic import command
 from alembic.script import ScriptDirectory
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, MetaData, Table, func, select
 
-from sumika.models.backup import tables
+from sumika.models import signing
+from sumika.models.audit import Action, adopting, checkpoints
+from sumika.models.backup import age, tables
 from sumika.models.backup.making import FORMAT, HEADER
 from sumika.models.backup.pack import bad, unpack
 from sumika.models.backup.scratch import scratch
@@ -23,27 +29,104 @@ from sumika.models.errors import SumikaError
 from sumika.models.home import Home, sync_folder
 from sumika.models.store import Store, alembic_config
 
+_CHUNK = 2**20
 
-def restore(file: Path, home: Home, database_url: str | None) -> int:
-    """Bring back what `file` holds; `database_url` None: SQLite in the home. How many rows there were.
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many rows there were, who had signed them (None: nobody), and whether private keys were among the files."""
+
+    rows: int
+    key: str | None
+    with_secrets: bool
+
+
+def restore(
+    file: Path, home: Home, database_url: str | None, *, key: str | None, unsigned: bool = False, identity: Path | None = None
+) -> Restored:
+    """Bring back what `file` holds; `database_url` None: SQLite in the home. `key`: the fingerprint of who must have signed it; with
+    `unsigned` whoever did, or nobody. `identity`: the file of age's private key, for one that is encrypted.
 
     Raises:
-        SumikaError: `bad_backup`; `not_empty`, where home or database hold something; `newer_backup`; `store_unavailable`.
+        SumikaError: `bad_backup`; `unsigned_backup`; `untrusted_key` (403); as `age.decrypted`; `not_empty`, where home or database hold
+            something; `newer_backup`; `store_unavailable`.
     """
     if home.root.exists() and any(home.root.iterdir()):
         raise _not_empty(str(home.root))
     home.root.parent.mkdir(parents=True, exist_ok=True)
     with scratch(home.root.parent, f"{home.root.name}.restoring") as work:
-        unpack(file, work)
+        with _opened(file, identity) as source:
+            signer = unpack(source, work)
+        found = None if signer is None else signing.fingerprint(signer)
+        if not unsigned:
+            _check_signer(found, key)
         header = _header(work)
         root = work / "home"
         root.mkdir(mode=0o700, exist_ok=True)
-        rows = _fill(database_url or f"sqlite:///{Home(root).database}", work / "tables", header)
+        if signer is not None and not unsigned:
+            _keep_trust(Home(root), signer)
+        rows = _fill(database_url or f"sqlite:///{Home(root).database}", work / "tables", header, Home(root))
+        checkpoints.keep_last(Home(root))
         if home.root.exists():
             home.root.rmdir()
         root.rename(home.root)
         sync_folder(home.root.parent)
-    return rows
+    return Restored(rows, found, bool(header.get("with_secrets", True)))
+
+
+@contextmanager
+def _opened(file: Path, identity: Path | None) -> Iterator[IO[bytes]]:
+    """In clear, whatever it is on the disk; `file` may be a pipe."""
+    try:
+        stream = file.open("rb")
+    except FileNotFoundError:
+        raise SumikaError("not_found", f"There is no file {file}.", f"{file} がありません。", status=404) from None
+    with stream:
+        begin = stream.read(len(age.MAGIC))
+        again = cast(IO[bytes], io.BufferedReader(_Again(begin, stream), _CHUNK))
+        with age.decrypted(again, identity) if begin == age.MAGIC else nullcontext(again) as source:
+            yield source
+
+
+class _Again(io.RawIOBase):
+    """What was read of `rest` already, then the rest."""
+
+    def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
+        self._begin = begin
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._begin[: len(buffer)] or self._rest.read(len(buffer))
+        self._begin = self._begin[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _check_signer(found: str | None, key: str | None) -> None:
+    if found is None:
+        raise SumikaError(
+            "unsigned_backup",
+            "This backup is not signed, so anybody may have made it: older releases wrote such ones. To take it all the same, on nobody's word, add --unsigned. Nothing was changed here.",
+            "このバックアップには署名がなく、誰が作成したか確認できません(旧版のバックアップには署名がありません)。それでも復元する場合は --unsigned を付けてください。何も変更していません。",
+            status=403,
+        )
+    if found != key:
+        wanted = ("", "") if key is None else (f" and not by {key}", f"({key} ではありません)")
+        raise SumikaError(
+            "untrusted_key",
+            f"This backup is signed by {found}{wanted[0]}. If that is what 'sumika signing show' or 'sumika backup' printed where it was made, add --key {found}. Nothing was changed here.",
+            f"このバックアップの署名者は {found} です{wanted[1]}。作成元の sumika signing show または sumika backup が表示した指紋と一致する場合は --key {found} を付けてください。何も変更していません。",
+            status=403,
+        )
+
+
+def _keep_trust(home: Home, signer: Ed25519PublicKey) -> None:
+    """Where the key stayed behind, another will sign the log from now on: what this one signed still counts."""
+    if not (home.root / "signing.key").exists():
+        signing.trust(home, signing.line(signer), "restored", "log")
 
 
 def _header(work: Path) -> dict[str, Any]:
@@ -60,7 +143,7 @@ def _header(work: Path) -> dict[str, Any]:
     return header
 
 
-def _fill(url: str, folder: Path, header: dict[str, Any]) -> int:
+def _fill(url: str, folder: Path, header: dict[str, Any], home: Home) -> int:
     store = Store(url)
     try:
         with store.migrating() as (connection, config):
@@ -72,6 +155,7 @@ def _fill(url: str, folder: Path, header: dict[str, Any]) -> int:
                 with (folder / f"{table.name}.jsonl").open("rb") as lines:
                     rows += tables.fill(connection, table, lines)
             command.upgrade(config, "head")
+            adopting.adopt(connection, home, header["schema"])
         return rows
     finally:
         store.close()
@@ -88,14 +172,17 @@ def _is_there(connection: Connection, folder: Path) -> bool:
     if "audit" not in metadata.tables:
         return False
     audit: Table = metadata.tables["audit"]
-    last = connection.execute(select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).one_or_none()
+    last = connection.execute(  # of what the upgrade itself did not tell
+        select(audit.c.seq, audit.c.hash).where(audit.c.action != Action.AUDIT_STATE).order_by(audit.c.seq.desc()).limit(1)
+    ).one_or_none()
     rows = connection.execute(select(func.count()).select_from(metadata.tables["versions"])).scalar_one()
     if last is None and rows == 0:
         return False
     told: dict[str, Any] = {}
     with (folder / "audit.jsonl").open("rb") as lines:
         for line in lines:
-            told = json.loads(line)
+            row = json.loads(line)
+            told = row if row["action"] != Action.AUDIT_STATE else told
     if last is None or (last.seq, last.hash) != (told.get("seq"), told.get("hash")):
         raise _not_empty(str(connection.engine.url.render_as_string(hide_password=True)))
     return True

@@ -34,7 +34,7 @@ After = Annotated[str, Query(max_length=128)]
 
 
 def actor(principal: Principal) -> Actor:
-    return Actor(principal.id, principal.role)
+    return Actor(principal.id, principal.role, principal.source)
 
 
 def page(rows: Sequence[_Row], limit: int, cursor: Callable[[_Row], object], shown: Callable[[_Row], Any]) -> dict[str, Any]:

@@ -12,23 +12,25 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from sumika.models import audit, clock, people
-from sumika.models.audit import Action, export, listing, verify
+from sumika.models.audit import Action, export, listing, sinks, verify
 from sumika.models.audit.listing import Filter
+from sumika.models.errors import SumikaError
 from sumika.models.settings import Settings
 from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.serving.admin.asking import After, Asker, Limit, actor, number, page
 from sumika.serving.admin.usage import Day, moment
+from sumika.serving.lookups import Lookups
 
 _Text = Annotated[str, Query(max_length=255)]
 _PIECE = 64 * 1024
 
 
 def router(store: Store, settings: Settings) -> APIRouter:
-    routes = APIRouter(prefix="/audit")
+    routes, lookups = APIRouter(prefix="/audit"), Lookups(store)
 
     @routes.get("")
     def search(
-        limit: Limit = 50, after: After = "", actor: _Text = "", action: _Text = "", object: _Text = "", since: Day = "", until: Day = "",
+        who: Asker, limit: Limit = 50, after: After = "", actor: _Text = "", action: _Text = "", object: _Text = "", since: Day = "", until: Day = "",
     ) -> dict[str, Any]:  # fmt: skip
         """Rows newest first; `action` is one, or a noun such as `key` for all of its actions."""
         begin, end = moment(since, "since"), moment(until, "until")
@@ -40,19 +42,23 @@ def router(store: Store, settings: Settings) -> APIRouter:
             clock.spell(end) if end else None,
             number(after),
         )
+        lookups.note(who, Action.AUDIT_SEARCH, "audit", wanted.told())
         with store.read(statement_s=LONG_STATEMENT_S) as connection:
             rows = people.named(connection, [asdict(row) for row in listing.find(connection, wanted, limit + 1)])
         return page(rows, limit, lambda row: row["seq"], lambda row: row)
 
     @routes.get("/verify")
     def check() -> dict[str, Any]:
-        found = verify.verify(store, settings.layout)
-        return {
-            "ok": found.ok, "first": found.first, "last": found.last, "rows": found.rows, "contents": found.contents,
-            "checkpoints": found.checkpoints, "unsigned": found.unsigned, "late_s": found.late_s, "signers": list(found.signers),
-            "pruned": [asdict(one) for one in found.pruned], "bad": found.bad.as_dict() if found.bad else None,
-            "bad_checkpoint": found.bad_checkpoint,
-        }  # fmt: skip
+        """As `sumika audit verify`, which says more of a witness that can't be read."""
+        try:
+            return verify.verify(store, settings.layout, sinks.file_of(settings.audit.witness)).as_dict()
+        except OSError as error:
+            raise SumikaError(
+                "bad_witness",
+                f"The witness's file can't be read ({error.strerror}). Run 'sumika audit verify' on the server.",
+                f"証人ファイルを読めません({error.strerror})。サーバーで sumika audit verify を実行してください。",
+                status=503,
+            ) from None
 
     @routes.get("/export")
     def download(who: Asker) -> StreamingResponse:

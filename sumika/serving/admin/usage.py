@@ -10,22 +10,25 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from sumika.models import clock, people, spreadsheet, teams
+from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.principals import Principal
 from sumika.models.store import LONG_STATEMENT_S, Store
 from sumika.models.usage import activity, report
 from sumika.models.usage.report import Span
 from sumika.serving.admin.asking import Asker, Limit, page
+from sumika.serving.lookups import Lookups
 
 Day = Annotated[str, Query(max_length=40)]
 
 
 def router(store: Store) -> APIRouter:
-    routes = APIRouter()
+    routes, lookups = APIRouter(), Lookups(store)
 
     def summed(who: Principal, by: str, since: str, until: str) -> tuple[list[str], list[dict[str, Any]]]:
         """The columns asked for, and the rows that `who` may see."""
         names = [name.strip() for name in by.split(",") if name.strip()]
+        lookups.note(who, Action.USAGE_READ, ",".join(names), {"since": since, "until": until})
         span, team = Span(moment(since, "since"), moment(until, "until")), None if who.role == "admin" else who.team or ""
         with store.read(statement_s=LONG_STATEMENT_S) as connection:
             rows = report.sums(connection, names, span if team is None else _since_it_is_there(connection, team, span), team=team)

@@ -17,6 +17,7 @@ from sumika.models.files import File, Purpose
 from sumika.models.principals import Principal
 from sumika.models.shelf import Shelf
 from sumika.models.store import Store
+from sumika.serving import lookups
 from sumika.serving.admin.asking import After, Asker, actor
 from sumika.serving.bulk.lists import listed
 from sumika.serving.threads import to_end
@@ -60,6 +61,11 @@ def router(store: Store, shelf: Shelf, idle_timeout_s: float) -> APIRouter:
             fd = os.open(shelf.path(file.id), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # deleted since
             raise files.no_such_file(file_id) from None
+        try:
+            lookups.record(store, who, Action.FILE_READ, file.id, {"purpose": file.purpose, "sha256": file.sha256})
+        except BaseException:
+            os.close(fd)
+            raise
         return Content(file, fd, idle_timeout_s)
 
     return routes

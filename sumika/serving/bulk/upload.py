@@ -122,7 +122,7 @@ class Upload:
 
     def _keep(self, who: Principal, sensitivity: Sensitivity, reader: _Reader, draft: Draft) -> File:
         """The bytes first, then the row: what a crash leaves between them is swept away."""
-        by = Actor(who.id, who.role)
+        by = Actor(who.id, who.role, who.source)
         file = files.made(
             who.owner, who.id, reader.purpose, reader.filename, draft.bytes, draft.sha256, reader.expires_s, sensitivity
         )

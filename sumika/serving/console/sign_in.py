@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
@@ -21,6 +21,7 @@ from sumika.serving.browser_sessions import BrowserSessions
 from sumika.serving.console.pages import Pages, one
 from sumika.serving.gate import SESSION_COOKIE, check_origin, session_of
 from sumika.serving.oidc.ticket import own_path
+from sumika.serving.peer import address
 from sumika.serving.proxy import read_body
 from sumika.serving.wrong_keys import WrongKeys
 
@@ -58,7 +59,7 @@ class KeyHolders:
                 "このキーは推論専用です。管理者またはエンジニアのキーでサインインしてください。",
                 status=403,
             )
-        return await asyncio.to_thread(self.browsers.begin, principal, before)
+        return await asyncio.to_thread(self.browsers.begin, replace(principal, source=address(scope)), before)
 
 
 def router(pages: Pages, oidc: OidcSettings, holders: KeyHolders) -> APIRouter:

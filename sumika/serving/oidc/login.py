@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,6 +29,7 @@ from sumika.serving.oidc.fetching import Unreachable, unreachable
 from sumika.serving.oidc.provider import Provider
 from sumika.serving.oidc.ticket import LIFE_S, Ticket, Tickets
 from sumika.serving.oidc.tokens import Refused
+from sumika.serving.peer import address
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def router(
     @routes.get("/callback")
     async def callback(request: Request) -> Response:
         ticket = tickets.open(request.cookies.get(_TICKET_COOKIE, ""))
-        principal = await login.principal(ticket, request)
+        principal = replace(await login.principal(ticket, request), source=address(request.scope))
         cookie = await asyncio.to_thread(browsers.begin, principal, session_of(request.scope))
         response = RedirectResponse(ticket.next if ticket else "/", status_code=303)
         browser_sessions.forget(response, _TICKET_COOKIE)
@@ -64,7 +66,7 @@ def router(
     async def logout(request: Request) -> Response:
         check_origin(request.scope, settings.public_url)
         if held := session_of(request.scope):
-            await asyncio.to_thread(browsers.end, held)
+            await asyncio.to_thread(browsers.end, held, address(request.scope))
         response = Response(status_code=204)
         browser_sessions.forget(response)
         return response
@@ -133,7 +135,7 @@ class _Login:
         claims = await self._claims(provider, ticket, code[0])
         found = people.principal(provider.settings, claims)
         if found is None:
-            await asyncio.to_thread(self._tell_stranger, people.identity(provider.settings, claims))
+            await asyncio.to_thread(self._tell_stranger, people.identity(provider.settings, claims), address(request.scope))
             raise people.unplaced(provider.settings, claims)
         return found
 
@@ -162,8 +164,8 @@ class _Login:
             log.info("an ID token was refused: %s", refused)
             raise _failed("the issuer's answer could not be verified") from None
 
-    def _tell_stranger(self, identity: str) -> None:
-        with self._store.write(by=Actor(identity)) as connection:
+    def _tell_stranger(self, identity: str, source: str) -> None:
+        with self._store.write(by=Actor(identity, source=source)) as connection:
             audit.append(connection, Action.SESSION_BEGIN, identity, outcome="refused", reason="no_role")
 
 
