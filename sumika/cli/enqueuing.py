@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -126,5 +127,6 @@ def _error(error: SumikaError, en: str, ja: str) -> dict[str, Any]:
 
 def _sweep(folder: Path) -> None:
     for old in folder.glob(f"{runfiles.WORKSPACE}*"):
-        if old.stat().st_mtime < time.time() - _STALE_S:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its own check has just ended
+            if old.stat().st_mtime < time.time() - _STALE_S:
+                shutil.rmtree(old, ignore_errors=True)

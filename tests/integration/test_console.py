@@ -228,6 +228,14 @@ def test_job_with_a_slip_is_told_its_line_and_a_good_one_is_queued(page: Page, w
     import yaml
 
     job = tiny_llama.job(tmp_path, "job.name=slow").model_dump(mode="json")
+    with world.stack.client() as client:  # the same key that signed in
+
+        def uploaded(name: str) -> str:
+            file = {"file": (name, (tmp_path / name).read_bytes())}
+            return str(client.post("/v1/files", files=file, data={"purpose": "fine-tune"}).json()["id"])
+
+        job["data"]["train"][0]["path"] = uploaded("train.jsonl")
+        job["evaluate"]["held_out"] = uploaded("held.jsonl")
     text = yaml.safe_dump(job, allow_unicode=True, sort_keys=False)
     page.goto("/console/training/new")
     page.get_by_label("設定(YAML)").fill(text.replace("  dropout:", "  dropuot:"))

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from sumika.models import audit, jobs, people, runfiles
 from sumika.models.audit import Action
 from sumika.models.errors import SumikaError
+from sumika.models.home import Home
 from sumika.models.jobs import Job
 from sumika.models.principals import Principal
 from sumika.models.settings import DEFAULT_FILE, Settings
@@ -91,7 +92,7 @@ def _add_watching(routes: APIRouter, store: Store, runs: Path) -> None:
         """The end of what the training printed."""
         with store.read() as connection:
             job = jobs.get(connection, job_id)
-        return {"text": runfiles.tail(runs / job.run, _LOG_LINES)}
+        return {"text": Home(runs.parent).hidden(runfiles.tail(runs / job.run, _LOG_LINES))}
 
 
 def _add_ending(routes: APIRouter, store: Store, runs: Path) -> None:
@@ -125,4 +126,5 @@ def _check_priority(who: Principal, priority: int) -> None:
 
 
 def _shown(job: Job, runs: Path) -> dict[str, Any]:
-    return asdict(job) | {"progress": runfiles.progress(runs / job.run)}
+    note = None if job.note is None else {language: Home(runs.parent).hidden(text) for language, text in job.note.items()}
+    return asdict(job) | {"note": note, "progress": runfiles.progress(runs / job.run)}
