@@ -45,6 +45,7 @@ def gateway(
     settings = load_settings()
     log_to_stderr(settings)
     if not one:
+        settings.layout.create()
         return asyncio.run(stack.run_workers(settings, parent, heartbeat))
     import uvloop
 

@@ -57,6 +57,17 @@ def of_machine(seen: Machine) -> Iterator[Finding]:
     yield kernel.huge_pages(_text("/sys/kernel/mm/transparent_hugepage/enabled"), gpu=bool(seen.gpus))
 
 
+def of_installation(settings: Settings, seen: Machine, *, deep: bool) -> Iterator[Finding]:
+    """Of the home and its database; that they are another user's is all that such a one is told."""
+    try:
+        settings.layout.check_access()
+    except SumikaError as error:
+        yield fail("home", error.en, error.ja)
+        return
+    yield from of_home(settings, seen)
+    yield from of_store(settings, deep=deep)
+
+
 def of_home(settings: Settings, seen: Machine) -> Iterator[Finding]:
     home = settings.layout
     file = Path(os.environ.get("SUMIKA_CONFIG", DEFAULT_FILE))
