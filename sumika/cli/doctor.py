@@ -29,7 +29,7 @@ def doctor(
     """Check this machine and this home, changing nothing; exit code 1 where something must be mended."""
     settings = load_settings()
     seen = machine.look(gathered.existing(settings.layout.root))
-    findings = [*gathered.of_machine(seen), *gathered.of_home(settings, seen), *gathered.of_store(settings, deep=deep)]
+    findings = [*gathered.of_machine(seen), *gathered.of_installation(settings, seen, deep=deep)]
     entries = catalog.entries()
     fitting = {
         entry.id: machine.fits(entry.parameters, seen, entry.kv_bytes, settings.engine.gpu_memory_utilization)

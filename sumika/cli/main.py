@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
 from sumika.cli import output
 from sumika.cli.context import Alone
 from sumika.models.errors import SumikaError
+from sumika.models.home import denied
 
 # Module of this package → its commands. Only that of the command in hand is loaded: all of them take two seconds.
 _COMMANDS = {
@@ -66,6 +68,10 @@ def main(*, alone: bool = True) -> None:
         build(sys.argv[1] if len(sys.argv) > 1 else None)(obj=Alone() if alone else None)
     except SumikaError as error:
         sys.exit(output.fail(error).exit_code)
+    except PermissionError as error:  # of whatever file, by another user than the one whose home it is
+        if error.filename is None:
+            raise
+        sys.exit(output.fail(denied(Path(os.fsdecode(error.filename)))).exit_code)
 
 
 if __name__ == "__main__":

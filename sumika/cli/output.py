@@ -23,7 +23,7 @@ from sumika.models.errors import Language, SumikaError
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # sysexits.h where one fits, so that scripts can tell the kinds of failure apart.
-_EXIT = {"bad_config": 78, "not_found": 66, "store_unavailable": 69, "disk_full": 74}
+_EXIT = {"bad_config": 78, "not_found": 66, "store_unavailable": 69, "disk_full": 74, "home_denied": 77}
 _FAILED = 1
 
 

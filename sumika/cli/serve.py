@@ -45,6 +45,7 @@ def gateway(
     settings = load_settings()
     log_to_stderr(settings)
     if not one:
+        settings.layout.create()
         return asyncio.run(stack.run_workers(settings, parent, heartbeat))
     import uvloop
 
@@ -62,4 +63,4 @@ def supervise(parent: Parent = None, heartbeat: Heartbeat = None) -> None:
         log_to_stderr(settings)
         if parent is None:  # else 'up' did
             store.check()
-        asyncio.run(supervisor_role.supervise(settings, store, parent, heartbeat))
+        asyncio.run(supervisor_role.supervise(settings, store, parent, heartbeat=heartbeat))

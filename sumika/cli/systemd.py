@@ -81,7 +81,7 @@ def _words(settings: Settings, *, gpu: bool) -> Mapping[str, object]:
     at_home = any(path.is_relative_to(home) for path in (Path(sys.prefix), TREE) for home in ("/home", "/root"))
     return {
         "python": sys.executable, "home": HOME, "config": CONFIG, "environment": ENVIRONMENT, "docs": TREE / "docs",
-        "gateway_stop_s": round(settings.gateway.drain_timeout_s + _SLACK_S),
+        "gateway_stop_s": round(settings.gateway.shutdown_delay_s + settings.gateway.drain_timeout_s + _SLACK_S),
         "supervisor_stop_s": round(settings.engine.stop_timeout_s + _SLACK_S),
         "protect_home": "read-only" if at_home else "yes",
         "accelerator": _NVIDIA if gpu else "PrivateDevices=yes", "network": _network(settings),

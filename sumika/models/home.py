@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from sumika.models.errors import SumikaError
 
 # A Unix socket's path must fit in sun_path: 108 bytes with its NUL (unix(7)).
 _SOCKET_PATH_LIMIT = 107
@@ -125,19 +128,75 @@ class Home:
         """Make every folder, private to this user.
 
         Raises:
-            PermissionError: when the socket folder belongs to another user or, outside the home, is a link.
+            SumikaError: `home_denied`, where this user may not, or where the socket folder, outside the home, is a link;
+                `home_broken`, where something else stands in the way.
         """
+        self.check_access()
         folders = (
             self.root, self.artifacts, self.incoming, self.imports, self.runs, self.logs, self.usage, self.files, self.batches, self.engines,
             self.engine_caches, self.sockets,
         )  # fmt: skip
         for folder in folders:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(folder)
         outside = self.sockets.parent != self.root  # where another user may have put a link, which leads to their sockets later
         found = self.sockets.lstat() if outside else self.sockets.stat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise PermissionError(f"{self.sockets} is not a folder of this user; remove it and start again")
+            raise denied(self.sockets)
         self.sockets.chmod(0o700)
+
+    def check_access(self) -> None:
+        """Raises SumikaError `home_denied`, where the root is there and this user may not use it."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if self.root.stat() and not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+                raise denied(self.root)
+
+
+def denied(path: Path) -> SumikaError:
+    """What another user is told of a path that is not theirs."""
+    user = _named(os.geteuid())
+    try:
+        owner = _named(path.stat().st_uid)
+    except OSError:
+        owner = ""
+    if owner in ("", user):
+        en, ja = "Change its permissions (chmod)", "アクセス権を変更する(chmod)か"
+    else:
+        en = f"It belongs to {owner}: run the command as {owner} (sudo -u {owner} …), hand it over (chown)"
+        ja = f"所有者は {owner} です。{owner} として実行する(sudo -u {owner} …)か、所有者を変更する(chown)か"
+    return SumikaError(
+        "home_denied",
+        f"{path} can't be used by the user {user}. {en}, or set SUMIKA_HOME to another folder.",
+        f"ユーザー {user} は {path} を使用できません。{ja}、SUMIKA_HOME に別のフォルダーを指定してください。",
+        status=403,
+    )
+
+
+def _named(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError:
+        raise denied(next(one for one in folder.parents if one.exists())) from None
+    except (FileExistsError, NotADirectoryError):
+        raise SumikaError(
+            "home_broken",
+            f"{folder} must be a folder, but a file stands there or above it. Move the file away and start again.",
+            f"{folder} はフォルダーでなければなりませんが、その位置または上位にファイルがあります。ファイルを移動してからやり直してください。",
+            status=500,
+        ) from None
+    except OSError as error:
+        raise SumikaError(
+            "home_broken",
+            f"{folder} can't be made: {error.strerror}. Mend the disk, or set SUMIKA_HOME to another folder.",
+            f"{folder} を作成できません({error.strerror})。ディスクを確認するか、SUMIKA_HOME に別のフォルダーを指定してください。",
+            status=500,
+        ) from None
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:

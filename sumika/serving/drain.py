@@ -36,6 +36,8 @@ class Drain:
         Raises:
             SumikaError: `shutting_down`, as in `told`.
         """
+        if self.over:
+            raise shutting_down()
         task = _this_task()
         self._running.add(task)
         try:

@@ -35,8 +35,8 @@ async def supervise(
     settings: Settings,
     store: Store,
     parent: int | None,
-    heartbeat: int | None = None,
     measure: Callable[[Device], Meter] = meter,
+    heartbeat: int | None = None,
 ) -> None:
     """Keep the engines, or stand by while another supervisor does, until a signal comes or the parent is gone.
 

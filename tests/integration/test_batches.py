@@ -319,7 +319,8 @@ def test_paused_worker_that_wakes_changes_nothing_any_more(own_stack: Stack, tmp
         until(lambda: _done(client, made) >= 20, within=60, what="some are done")
     other = start(tmp_path, "gateway")
     paused = stack.role_pid("gateway")
-    os.kill(paused, signal.SIGSTOP)
+    for pid in (stack.process.pid, paused):  # its parent too, which would start it again
+        os.kill(pid, signal.SIGSTOP)
     try:
         with of(other) as client:
             ended = client.ended(made, within=60)
@@ -330,7 +331,8 @@ def test_paused_worker_that_wakes_changes_nothing_any_more(own_stack: Stack, tmp
             assert client.files.content(str(ended.output_file_id)).read() == before
             assert [json.loads(line)["custom_id"] for line in before.split(b"\n")[:-1]] == [str(n) for n in range(150)]
     finally:
-        os.kill(paused, signal.SIGCONT)
+        for pid in (paused, stack.process.pid):
+            os.kill(pid, signal.SIGCONT)
         other.stop()
         other.store.close()
 

@@ -90,7 +90,7 @@ class Gateway:
     def start(self) -> None:
         with self._stack.log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sumika.cli.main", "gateway"], env=self._stack.env | {"SUMIKA_PORT": str(self._port)},
+                [sys.executable, "-m", "sumika.cli.main", "gateway", "--one"], env=self._stack.env | {"SUMIKA_PORT": str(self._port)},
                 stdout=file, stderr=file, cwd=ROOT,
             )  # fmt: skip
         until(self._alive, what="the gateway answers")

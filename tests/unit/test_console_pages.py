@@ -227,3 +227,20 @@ async def test_broken_off_sign_in_is_a_page_for_people_and_json_for_programs(bro
 async def test_address_that_names_a_path_leads_nowhere_else(browser: httpx.AsyncClient, path: str) -> None:
     assert (await asyncio.wait_for(browser.get(path), 20)).status_code in (400, 404)
     assert (await browser.get("/health/live")).status_code == 200
+
+
+async def test_nothing_that_is_answered_is_kept_by_anybody(browser: httpx.AsyncClient) -> None:
+    """Secrets, logs and figures, as JSON or as a file; errors too. Only the console's own files may be."""
+    answers = [await browser.post("/admin/v1/keys", json={"name": "x"}, headers=OWN)]
+    paths = ("me", "keys", "audit", "audit/export", "audit/verify", "usage", "usage/csv", "limits", "sessions", "nothing")
+    answers += [await browser.get(f"/admin/v1/{path}") for path in paths]
+    answers += [
+        await browser.get(path)
+        for path in ("/v1/models", "/v1/files", "/metrics", "/openapi.json", "/console/keys", "/health/ready")
+    ]
+    assert answers[0].json()["key"].startswith("sk-")
+    for answer in answers:
+        assert answer.headers.get_list("cache-control") == ["no-store"], answer.url
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"], answer.url
+    static = await browser.get("/console/static/console.css")
+    assert static.status_code == 200 and static.headers.get_list("cache-control") == ["public, max-age=31536000, immutable"]

@@ -170,9 +170,8 @@ def test_settings_are_ours_and_the_probes_answer_without_a_key(together: list[Ob
     assert settings.home.is_relative_to(home) and settings.home != Path(home)
     assert settings.port == container["ports"][0]["containerPort"] and settings.finetune.worker
     grace = workloads(together)["sumika"]["terminationGracePeriodSeconds"]
-    assert grace > max(settings.gateway.drain_timeout_s + settings.engine.stop_timeout_s, 120), (
-        "a training may save, and answers may end"
-    )
+    gateway_s = settings.gateway.shutdown_delay_s + settings.gateway.drain_timeout_s
+    assert grace > max(gateway_s + settings.engine.stop_timeout_s, 120), "a training may save, and answers may end"
     assert {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")} == {
         "/health/live",
         "/health/ready",

@@ -72,6 +72,17 @@ def clock_kept() -> bool | None:
     return None if state < 0 else state != _TIME_ERROR
 
 
+def of_installation(settings: Settings, seen: Machine, *, deep: bool) -> Iterator[Finding]:
+    """Of the home and its database; that they are another user's is all that such a one is told."""
+    try:
+        settings.layout.check_access()
+    except SumikaError as error:
+        yield fail("home", error.en, error.ja)
+        return
+    yield from of_home(settings, seen)
+    yield from of_store(settings, deep=deep)
+
+
 def of_home(settings: Settings, seen: Machine) -> Iterator[Finding]:
     home = settings.layout
     file = Path(os.environ.get("SUMIKA_CONFIG", DEFAULT_FILE))
