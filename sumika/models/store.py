@@ -27,6 +27,8 @@ STATEMENT_S = 10.0
 LONG_STATEMENT_S = 60.0
 # Seconds after which a database that was silent is asked again, by one caller. Meanwhile all others are refused at once.
 _SILENT_S = 3.0
+# Seconds that this caller takes at most to find the database silent still.
+_ASKING_S = 10.0
 # How SQLite, and its driver, tell a file that holds what nobody wrote.
 _DAMAGED = (
     "disk image is malformed",
@@ -168,7 +170,7 @@ class _Outage:
         if now < self._until:
             raise _unavailable("it was silent a moment ago")
         if self._until:
-            self._until = now + _SILENT_S  # this caller asks; its own wait is bounded
+            self._until = now + _ASKING_S
 
     def began(self) -> None:
         self._until = time.monotonic() + _SILENT_S
@@ -187,6 +189,8 @@ def _told(engine: Engine, outage: _Outage) -> Iterator[None]:
         why = str(error.orig)
         if _is_silent(error):
             outage.began()
+        else:
+            outage.over()
         if any(words in why for words in _DAMAGED):
             raise _broken(engine, why) from error
         if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
