@@ -143,8 +143,10 @@ class RequestRecord:
 
     @property
     def estimated(self) -> bool:
-        """Whether `tokens` are a guess of ours, the engine having told none."""
-        return self.partial and (self.count is None or self.count.running is None)
+        """Whether `tokens` are a guess of ours, in all or for what was made in silence."""
+        if not self.partial or self.work is None:
+            return False
+        return self.count is None or self.count.running is None or self._unseen(self.work, self.ended) > 0
 
     def tokens(self) -> Tokens:
         """As vLLM counted them; charged by `_cut_off` where it never told; none where no engine did anything."""
@@ -162,15 +164,19 @@ class RequestRecord:
         if work.streams:
             events = self.count.events if self.count is not None else 0
             made = (running and running.completion) or round(events * work.throughput.per_event(work.base_id))
-            if self.status == CLIENT_CLOSED:
-                silent = now - (self.passed_at or work.began) - SILENT_S
-                made += work.throughput.tokens(work.base_id, silent, work.choices)
+            made += self._unseen(work, now)
         else:
             made = work.throughput.tokens(work.base_id, now - work.began, work.choices)
             if self.status == CLIENT_CLOSED:
                 made = max(made, round(work.most_completion * LEAST_SHARE))
         prompt = self.prompt_estimate if running is None else running.prompt
         return Tokens(prompt, min(made, work.most_completion))
+
+    def _unseen(self, work: Work, now: float) -> int:
+        """Tokens of a stream that were made while nothing of it passed, until its client left."""
+        if not work.streams or self.status != CLIENT_CLOSED:
+            return 0
+        return work.throughput.tokens(work.base_id, now - (self.passed_at or work.began) - SILENT_S, work.choices)
 
     def usage(self, endpoint: Endpoint) -> UsageRow:
         """For the usage table."""
