@@ -149,7 +149,12 @@ class Inference:
                 with gateway.placing.lease(engine, target.version):
                     record.version = target.version
                     record.work = Work(
-                        engine.base_id, request.choices, request.most_completion, time.monotonic(), gateway.throughput
+                        engine.base_id,
+                        request.choices,
+                        request.most_completion,
+                        request.streams,
+                        time.monotonic(),
+                        gateway.throughput,
                     )
                     gateway.metering.begin(record.request_id, partial(record.interrupted, self._operation.endpoint))
                     # It costs the engine 3 to 6 µs an event, and where it counts what was thought it counts all of it at each event.

@@ -32,6 +32,10 @@ CLIENT_CLOSED = 499
 VERSION_HEADER = "x-sumika-version"
 # What a client pays at least, of the answer it reserved, where it leaves before an answer in one piece is there.
 LEAST_SHARE = 0.25
+# How long a stream may be silent, when its client leaves, until what is made meanwhile counts.
+SILENT_S = 1.0
+# Of an answer's time; a client that reads more slowly says nothing of the engine's speed.
+_MAX_WAITED = 0.1
 # How the row of a request says that its gateway died.
 INTERRUPTED = "interrupted"
 
@@ -43,6 +47,7 @@ class Work:
     base_id: int
     choices: int
     most_completion: int
+    streams: bool
     began: float
     throughput: Throughput
 
@@ -52,7 +57,8 @@ class RequestRecord:
     """What is told of one request. Nothing of what it said, but `content`, which goes nowhere unsealed.
 
     `prompt_estimate`: tokens of the prompt as the gateway guesses them, for when the engine never told. `work`: what the last engine was asked
-    for; None where none was. `blocked_since`: the client is not reading what was sent to it then.
+    for; None where none was. `passed_at`: when the last piece of the answer began to be
+    sent; `waited_s`: how long the client let us wait for its reading in all.
     """
 
     request_id: str
@@ -70,7 +76,8 @@ class RequestRecord:
     admitted: bool = False
     content: tuple[bytes, list[bytes]] | None = None
     work: Work | None = None
-    blocked_since: float | None = None
+    passed_at: float | None = None
+    waited_s: float = 0
     prompt_estimate: int = 0
     count: Count | None = None
     held: Reservation | None = None
@@ -114,10 +121,15 @@ class RequestRecord:
         self.status = self.status or 500  # ended by a fault of ours
         self.ended = time.monotonic()
         self._told = self.count.tokens if self.count is not None else None
-        if self._told is not None and self.work is not None and self._told.completion:
-            events = self.count.events if self.count is not None else 0
-            work = self.work
-            work.throughput.learn(work.base_id, self._told.completion, work.choices, self.ended - work.began, events)
+        self._learn()
+
+    def _learn(self) -> None:
+        """Let a whole answer tell how fast its base is."""
+        if self.work is None or self.count is None or self._told is None or not self._told.completion:
+            return
+        work, seconds = self.work, self.ended - self.work.began
+        if self.waited_s <= seconds * _MAX_WAITED:
+            work.throughput.learn(work.base_id, self._told.completion, work.choices, seconds, self.count.events)
 
     @property
     def _seconds(self) -> float:
@@ -131,8 +143,10 @@ class RequestRecord:
 
     @property
     def estimated(self) -> bool:
-        """Whether `tokens` are a guess of ours, the engine having told none."""
-        return self.partial and (self.count is None or self.count.running is None)
+        """Whether `tokens` are a guess of ours, in all or for what was made in silence."""
+        if not self.partial or self.work is None:
+            return False
+        return self.count is None or self.count.running is None or self._unseen(self.work, self.ended) > 0
 
     def tokens(self) -> Tokens:
         """As vLLM counted them; charged by `_cut_off` where it never told; none where no engine did anything."""
@@ -141,21 +155,28 @@ class RequestRecord:
         return self._told or Tokens()
 
     def _cut_off(self, work: Work, now: float) -> Tokens:
-        """Of a stream: the engine's running count, else the events that passed, and what it made while the client did not read.
-        Of an answer in one piece, which nobody has seen: what an engine makes in that time; `LEAST_SHARE` at least, where the client left."""
+        """Of a stream: the engine's running count, else the events that passed; and where the client left, what was made since, while it did not read
+        or the engine held back. Of an answer in one piece, which nobody has seen: what an engine makes in that time; `LEAST_SHARE` at least, where the
+        client left."""
         running = self.count.running if self.count is not None else None
         if isinstance(self.count, NoCount):
             return self.count.tokens
-        if isinstance(self.count, StreamCount):
-            seen = (running and running.completion) or round(self.count.events * work.throughput.per_event(work.base_id))
-            unread = 0.0 if self.blocked_since is None else now - self.blocked_since
-            made = seen + work.throughput.tokens(work.base_id, unread, work.choices)
+        if work.streams:
+            events = self.count.events if self.count is not None else 0
+            made = (running and running.completion) or round(events * work.throughput.per_event(work.base_id))
+            made += self._unseen(work, now)
         else:
             made = work.throughput.tokens(work.base_id, now - work.began, work.choices)
             if self.status == CLIENT_CLOSED:
                 made = max(made, round(work.most_completion * LEAST_SHARE))
         prompt = self.prompt_estimate if running is None else running.prompt
         return Tokens(prompt, min(made, work.most_completion))
+
+    def _unseen(self, work: Work, now: float) -> int:
+        """Tokens of a stream that were made while nothing of it passed, until its client left."""
+        if not work.streams or self.status != CLIENT_CLOSED:
+            return 0
+        return work.throughput.tokens(work.base_id, now - (self.passed_at or work.began) - SILENT_S, work.choices)
 
     def usage(self, endpoint: Endpoint) -> UsageRow:
         """For the usage table."""
@@ -228,6 +249,7 @@ class RecordedAnswer(Answer):
             self._record.first_byte, self._record.count = time.monotonic(), self.count
         if self._record.content is not None:
             self._record.content[1].append(chunk)
-        self._record.blocked_since = time.monotonic()
+        record = self._record
+        record.passed_at = began = time.monotonic()
         await super().pass_on(chunk)
-        self._record.blocked_since = None
+        record.waited_s += time.monotonic() - began

@@ -279,7 +279,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str | None]:
 def test_model_without_a_revision_is_pulled_only_by_a_commit_or_by_a_word_and_its_commit_is_kept(
     home: Home, store: Store, hub: list[str | None]
 ) -> None:
-    settings, entry = Settings(home=home.root), catalog.get("ruri-v3-30m", FOLDER)
+    settings, entry = Settings(home=home.root), catalog.get("gemma-2-2b-jpn-it", FOLDER)
     assert not entry.source.pinned
     with pytest.raises(SumikaError, match="--revision") as refused:
         pulling.pull(settings, store, entry)
@@ -296,7 +296,7 @@ def test_model_without_a_revision_is_pulled_only_by_a_commit_or_by_a_word_and_it
 
 
 def test_newest_commit_is_kept_where_it_was_taken_knowingly(home: Home, store: Store, hub: list[str | None]) -> None:
-    entry = catalog.get("ruri-v3-30m", FOLDER)
+    entry = catalog.get("gemma-2-2b-jpn-it", FOLDER)
     made = pulling.pull(Settings(home=home.root), store, entry, unpinned=True)
     assert made.meta["source"]["revision"] == NEWEST and hub == [NEWEST], "by the commit, so that nothing moves meanwhile"
 

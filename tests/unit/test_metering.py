@@ -96,3 +96,22 @@ async def test_while_the_disk_is_full_rows_wait_in_memory_and_the_last_ones_are_
     await until(lambda: count(store) == 50)
     one.close()
     await running
+
+
+async def test_open_requests_stand_in_every_journal_until_they_end(store: Store, folder: Path) -> None:
+    one = Metering(store, folder, "w1", Metrics(), lambda: drain.recover(store, folder))
+    running = asyncio.create_task(one.run())
+    one.begin("req-1", lambda: row(1)._replace(code="interrupted"))
+    one.begin("req-2", lambda: row(2)._replace(code="interrupted"))
+    one.note(row(2))  # within one step: no entry of it
+    await until(lambda: any(b"open" in path.read_bytes() for path in folder.glob("*.journal")))
+    await asyncio.sleep(2.3)  # turned over twice
+    (current,) = folder.glob("*.journal")
+    assert current.read_bytes().count(b'"req-1"') >= 1 and b"sealed" not in current.read_bytes()
+    assert count(store) == 1, "a journal that was closed tells of nobody who is open"
+    one.note(row(1))
+    one.close()
+    await running
+    assert count(store) == 2 and list(folder.iterdir()) == []
+    with store.read() as connection:
+        assert set(connection.scalars(select(schema.usage.c.code))) == {""}

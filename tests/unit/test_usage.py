@@ -14,6 +14,7 @@ from sumika.models.store import Store
 from sumika.models.usage import drain, journal, table
 from sumika.models.usage.rows import UsageRow
 from sumika.serving import dialects
+from sumika.serving.throughput import Throughput
 from sumika.serving.usage_events import BodyCount, StreamCount, Tokens
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -182,3 +183,92 @@ def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytes
     kept.append([row(3)])
     assert [r.request for r in kept.read(0, 9)[0]] == ["req-1", "req-3"]
     kept.close(remove=True)
+
+
+def running(choice: int, completion: int, **more: Any) -> bytes:
+    """As vLLM 0.32 spells it with `continuous_usage_stats`; the first event has fields behind its usage."""
+    told = {"prompt_tokens": 7, "total_tokens": 7 + completion, "completion_tokens": completion}
+    return event(choices=[{"index": choice, "delta": {"content": FORGED}}], usage=told, **more)
+
+
+RUNNING = [running(0, 0, prompt_token_ids=None, prompt_text=None), running(0, 3), running(1, 2), running(0, 6), running(1, 9)]
+
+
+@pytest.mark.parametrize("shows_usage", [True, False])
+def test_running_counts_are_kept_by_choice_and_never_shown(shows_usage: bool) -> None:
+    stream = b"".join(RUNNING) + LAST + DONE
+    for size in (1, 5, 64, 200, len(stream)):
+        count = StreamCount(dialects.OPENAI.usage, shows_usage=shows_usage, running=True)
+        passed = b"".join(count.feed(stream[at : at + size]) for at in range(0, len(stream), size))
+        assert passed.count(b'"usage":{') == shows_usage and passed.endswith(DONE)
+        texts = [json.loads(line[6:])["choices"] for line in passed.split(b"\n\n")[: len(RUNNING)]]
+        assert [choice[0]["delta"]["content"] for choice in texts] == [FORGED] * len(RUNNING)
+        assert b'"prompt_token_ids":null,"prompt_text":null}' in passed, "what stands behind it stays"
+        assert count.running == Tokens(7, 15) and count.tokens == Tokens(7, 2, cached=4)
+
+
+def test_running_counts_are_those_of_a_stream_that_is_cut() -> None:
+    count = StreamCount(dialects.OPENAI.usage, shows_usage=False, running=True)
+    assert count.running is None
+    count.feed(RUNNING[0] + RUNNING[1] + RUNNING[2][:-9])
+    assert count.running == Tokens(7, 3) and count.tokens is None
+
+
+def rows_after(store: Store, folder: Path) -> dict[str, str]:
+    drain.recover(store, folder)
+    with store.read() as connection:
+        return {row.request: row.code for row in connection.execute(select(schema.usage))}
+
+
+def test_killed_writer_leaves_a_row_of_each_open_request(store: Store, tmp_path: Path) -> None:
+    kept = journal.create(tmp_path, "w1")
+    kept.append_open([row(n, code="interrupted", partial=True, completion_tokens=1) for n in (1, 2, 3)])
+    kept.append([row(1)])
+    kept.append_open([row(2, code="interrupted", partial=True, estimated=True, completion_tokens=40)])
+    kept.close(remove=False)
+    assert rows_after(store, tmp_path) == {"req-1": "", "req-2": "interrupted", "req-3": "interrupted"}
+    with store.read() as connection:
+        found = {r.request: (r.completion_tokens, r.estimated) for r in connection.execute(select(schema.usage))}
+        assert table.spent(connection, "2026-11")[("key", "k1")] == 9 + 47 + 8
+    assert found == {"req-1": (2, False), "req-2": (40, True), "req-3": (1, False)}, "what was known last"
+
+
+def test_sealed_journal_tells_of_nobody_who_is_open(store: Store, tmp_path: Path) -> None:
+    older, newer = journal.create(tmp_path, "w1"), journal.create(tmp_path, "w2")
+    older.append_open([row(1, code="interrupted")])
+    older.append([row(2)])
+    older.seal()
+    older.close(remove=False)
+    assert rows_after(store, tmp_path) == {"req-2": ""}
+    newer.append_open([row(1, code="interrupted")])
+    newer.append([row(1)])
+    newer.close(remove=False)
+    assert rows_after(store, tmp_path) == {"req-1": "", "req-2": ""}
+
+
+def test_journal_killed_anywhere_counts_each_request_once(store: Store, tmp_path: Path) -> None:
+    kept = journal.create(tmp_path, "w1")
+    kept.append_open([row(1, code="interrupted"), row(2, code="interrupted")])
+    kept.append([row(1), row(3)])
+    kept.seal()
+    kept.close(remove=False)
+    data = kept.path.read_bytes()
+    for size in range(0, len(data), 7):
+        kept.path.write_bytes(data[:size])
+        (left,) = journal.abandoned(tmp_path)
+        ended = {r.request for r in left.read(0, 9)[0]}
+        open_still = {r.request for r in left.interrupted()}
+        assert not ended & open_still and (ended | open_still) <= {"req-1", "req-2", "req-3"}
+        left.close(remove=False)
+
+
+def test_rate_and_tokens_an_event_are_learnt_from_whole_answers() -> None:
+    speeds = Throughput()
+    assert speeds.tokens(1, 2.0, 3) == 600 and speeds.per_event(1) == 1
+    speeds.learn(1, 4, 1, 1.0, 4)  # too short to tell
+    assert speeds.tokens(1, 1.0, 1) == 100
+    speeds.learn(1, 400, 2, 10.0, 0)
+    assert speeds.tokens(1, 1.0, 1) == 20 and speeds.tokens(2, 1.0, 1) == 100
+    for _ in range(100):
+        speeds.learn(1, 400, 1, 10.0, 100)
+    assert speeds.tokens(1, 1.0, 1) == 40 and 3.9 < speeds.per_event(1) <= 4
