@@ -128,8 +128,8 @@ class Home:
         """Make every folder, private to this user.
 
         Raises:
-            SumikaError: `home_denied`, where this user may not, or where the socket folder, outside the home, is a link;
-                `home_broken`, where something else stands in the way.
+            SumikaError: `home_denied`, where this user may not; `home_broken`, where something else stands in the way, a link too
+                where the socket folder lies outside the home.
         """
         self.check_access()
         folders = (
@@ -140,7 +140,9 @@ class Home:
             _make(folder)
         outside = self.sockets.parent != self.root  # where another user may have put a link, which leads to their sockets later
         found = self.sockets.lstat() if outside else self.sockets.stat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        if not stat.S_ISDIR(found.st_mode):
+            raise _in_the_way(self.sockets)
+        if found.st_uid != os.getuid():
             raise denied(self.sockets)
         self.sockets.chmod(0o700)
 
@@ -178,18 +180,22 @@ def _named(uid: int) -> str:
         return str(uid)
 
 
+def _in_the_way(folder: Path) -> SumikaError:
+    return SumikaError(
+        "home_broken",
+        f"{folder} must be a folder, but a file or a link stands there or above it. Move it away and start again.",
+        f"{folder} はフォルダーでなければなりませんが、その位置または上位にファイルかリンクがあります。移動してからやり直してください。",
+        status=500,
+    )
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except PermissionError:
         raise denied(next(one for one in folder.parents if one.exists())) from None
     except (FileExistsError, NotADirectoryError):
-        raise SumikaError(
-            "home_broken",
-            f"{folder} must be a folder, but a file stands there or above it. Move the file away and start again.",
-            f"{folder} はフォルダーでなければなりませんが、その位置または上位にファイルがあります。ファイルを移動してからやり直してください。",
-            status=500,
-        ) from None
+        raise _in_the_way(folder) from None
     except OSError as error:
         raise SumikaError(
             "home_broken",
