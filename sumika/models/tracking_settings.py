@@ -50,6 +50,11 @@ class TrackingServer(BaseModel):
         """Raises SumikaError `tracking_failed`."""
         return None if self.password_file is None else self._secret(self.password_file)
 
+    @property
+    def files(self) -> list[Path]:
+        """What a training that sends figures there reads."""
+        return [file for file in (self.token_file, self.password_file, self.ca_file) if file is not None]
+
     def _secret(self, file: Path) -> str:
         try:
             with file.expanduser().open("rb") as opened:

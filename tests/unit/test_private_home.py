@@ -37,7 +37,7 @@ def submitted(store: Store, home: Home, **data: object) -> Job:
     config = {"job": {"name": "faq"}, "base": {"version": "base"}, "serve": {"alias": "faq"}, "data": data}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     with store.write() as connection:
-        return jobs.submit(connection, "faq", run.name, actor="test", memory=1)
+        return jobs.submit(connection, "faq", run.name, actor="test", memory=1, owner="team-1", alias="faq")
 
 
 def trained(home: Home, job: Job, base: Version, work: Path) -> Store:
@@ -104,3 +104,39 @@ def test_files_that_are_not_its_own_are_not_taken(
     assert told.value.code == "bad_result"
     with store.read() as connection:
         assert registry.newest(connection, "faq") is None
+
+
+def test_of_tracking_servers_it_learns_the_one_that_its_job_names(
+    store: Store, home: Home, base: Version, tmp_path: Path
+) -> None:
+    token, other = tmp_path / "token", tmp_path / "other"
+    token.write_text("t")
+    other.write_text("o")
+    servers = [
+        {"name": "ours", "url": "https://mlflow.example.co.jp", "token_file": token},
+        {"name": "others", "url": "https://mlflow.example.com", "token_file": other},
+    ]
+    settings = Settings.model_validate({"home": home.root, "finetune": {"tracking": servers, "data_root": tmp_path / "data"}})
+    job = submitted(store, home)
+    config = home.runs / job.run / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"track": {"mlflow": "ours"}}))
+    private = PrivateHome(job, store, settings)
+    view = private.make()
+    assert token in view.reads and other not in view.reads and view.network
+    told = yaml.safe_load(Path(private.environment()["SUMIKA_CONFIG"]).read_text())["finetune"]
+    assert [server["name"] for server in told["tracking"]] == ["ours"] and told["data_root"] is None
+    assert Settings.model_validate({"finetune": told}).finetune.tracking[0].token == "t"
+
+
+def test_job_makes_versions_of_the_name_it_was_submitted_for(
+    store: Store, home: Home, settings: Settings, base: Version, tmp_path: Path
+) -> None:
+    """Its file lies where an attempt before this one could write."""
+    job = submitted(store, home)
+    config = home.runs / job.run / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"serve": {"alias": "of-another-team"}}))
+    private = PrivateHome(job, store, settings)
+    private.make()
+    trained(home, job, base, tmp_path).close()
+    version = private.register()
+    assert version is not None and (version.ref.name, version.owner) == ("faq", "team-1")

@@ -21,6 +21,7 @@ from sumika.models.errors import SumikaError
 from sumika.models.home import Home, write_atomically
 from sumika.models.jobs import Job
 from sumika.models.names import VersionRef
+from sumika.models.principals import OPERATOR
 from sumika.models.registry import Version
 from sumika.models.sandbox import View
 from sumika.models.sandbox.view import without
@@ -30,8 +31,6 @@ from sumika.models.store import Store
 
 _FOLDER = ".private"
 _SETTINGS = "sumika.yaml"
-# Of the settings, what a training goes by; none of these groups holds a secret.
-_GROUPS = ("engine", "finetune")
 
 
 class PrivateHome:
@@ -45,12 +44,14 @@ class PrivateHome:
         self._url = f"sqlite:///{self._private.database}"
         order = orders.read(self._run)
         config = _read(self._run / runs.CONFIG)
-        # What was asked, as it stands before anything of the training runs.
-        self._alias: str = order.name if order else config.get("serve", {}).get("alias", job.name)
+        # The job's row goes before its file, which an attempt before this one may have written to.
+        self._alias: str = job.alias or (order.name if order else config.get("serve", {}).get("alias", job.name))
         self._base = self._find_base(order.model if order else config.get("base", {}).get("version", ""))
         self._files = [order.training_file, *([order.validation_file] if order.validation_file else [])] if order else []
         self._data = list(_data(config, self._home.root))
-        self._network = bool(config.get("track", {}).get("mlflow")) or config.get("train", {}).get("gpus", 1) != 1
+        mlflow = config.get("track", {}).get("mlflow")
+        self._tracking = [server for server in settings.finetune.tracking if server.name == mlflow]
+        self._network = bool(mlflow) or config.get("train", {}).get("gpus", 1) != 1
 
     def make(self) -> View:
         """Lay it out anew, unless an attempt before this one came as far as registering; what the training sees."""
@@ -59,15 +60,18 @@ class PrivateHome:
             for folder in (self._private.root, self._private.artifacts, self._private.files):
                 folder.mkdir(mode=0o700)
             self._lay_out()
-        config = {"home": str(self._private.root)} | {
-            name: getattr(self._settings, name).model_dump(mode="json") for name in _GROUPS
-        }
+        finetune = self._settings.finetune.model_copy(update={"tracking": self._tracking, "data_root": None})
+        config = {
+            "home": str(self._private.root), "engine": self._settings.engine.model_dump(mode="json"),
+            "finetune": finetune.model_dump(mode="json"),
+        }  # fmt: skip
         write_atomically(self._private.root / _SETTINGS, yaml.safe_dump(config, allow_unicode=True).encode(), mode=0o600)
         temp = self._private.root / "tmp"
         temp.mkdir(mode=0o700, exist_ok=True)
         shelf = Shelf(self._home.files)
         reads = [self._home.artifacts / version.folder for version in self._versions()]
         reads += [*map(shelf.path, self._files), *self._data, Path.cwd() / "configs"]
+        reads += [file.expanduser().absolute() for server in self._tracking for file in server.files]
         there = tuple(path for path in reads if path.exists())
         return View(self._home.root, temp, there, (self._run,), network=self._network)
 
@@ -87,6 +91,7 @@ class PrivateHome:
         version = known or importing.import_adapter(
             self._store, self._home, self._alias, self._folder_of(made), base=self._base.ref,
             max_lora_rank=self._settings.engine.max_lora_rank, gate=made.gate, meta=made.meta,
+            owner=None if self._job.owner == OPERATOR else self._job.owner,
         )  # fmt: skip
         told = runs.result(self._run) or {}
         runs.keep(self._run, runs.RESULT, told | {"version": str(version.ref), "gate": version.gate})
