@@ -121,7 +121,7 @@ def test_redirect_is_not_followed(servers: tuple[Server, Server], tmp_path: Path
     one.leads_to = other.url
     with pytest.raises(SumikaError) as told:
         follow(one, TrackingServer(name="a", url=one.url, token_file=tmp_path / "token"))
-    assert told.value.code == "tracking_failed" and "302" in told.value.en and other.shown == []
+    assert told.value.code == "tracking_failed" and "experiment_id" not in told.value.en and other.shown == []
 
 
 def test_credentials_that_cannot_be_read_are_told_before_anything_is_sent(servers: tuple[Server, Server], tmp_path: Path) -> None:

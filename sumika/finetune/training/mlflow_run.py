@@ -47,7 +47,7 @@ class MlflowRun(TrainerCallback):  # type: ignore[misc]
             for key, value in runs.dotted(params):
                 self._client.log_param(self._run, key, str(value)[:_LONGEST_VALUE])
         except MlflowException as error:
-            said = quoted(str(error).partition(" Response body")[0])  # what the server answered is nobody's to read here
+            said = quoted(str(error).partition("Response")[0])  # what the server answered is nobody's to read here
             raise SumikaError(
                 "tracking_failed",
                 f"track.mlflow: {shown} does not take this run ({said}). Start the server, correct its address, or take the line out.",
