@@ -30,7 +30,11 @@ def right(check: Check, text: str, row: Row[Conversation], search: PatternSearch
             value = _json(text)
             return value is not None and value == _json(expected)
         case "regex":
-            return (search or PatternSearch()).found(expected, unicodedata.normalize("NFKC", text))
+            normal = unicodedata.normalize("NFKC", text)
+            if search is not None:
+                return search.found(expected, normal)
+            with PatternSearch() as alone:
+                return alone.found(expected, normal)
 
 
 def exact(text: str, expected: str) -> bool:

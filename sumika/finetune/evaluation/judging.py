@@ -41,13 +41,13 @@ def judge(model: Any, chat: ChatFormat, sets: Mapping[str, Set], served: Path | 
     folder `served` where one serves on the same base."""
     judged = {name: Judged({}, {}) for name in sets}
     everyone: tuple[Who, ...] = ("candidate", "base") if served is None else ("candidate", "base", "served")
-    search = PatternSearch()
-    for who in everyone:
-        with _speaking(model, who, served):
-            for name, one in sets.items():
-                given = answers.answer(model, chat, one.rows, one.max_new_tokens, one.check, search)
-                judged[name].answers[who] = given
-                judged[name].scores[who] = Score.of(given, answers.loss(model, chat, one.rows))
+    with PatternSearch() as search:
+        for who in everyone:
+            with _speaking(model, who, served):
+                for name, one in sets.items():
+                    given = answers.answer(model, chat, one.rows, one.max_new_tokens, one.check, search)
+                    judged[name].answers[who] = given
+                    judged[name].scores[who] = Score.of(given, answers.loss(model, chat, one.rows))
     return judged
 
 
