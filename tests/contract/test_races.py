@@ -306,7 +306,7 @@ def test_job_is_claimed_once(store: Store) -> None:
 
 def test_number_of_open_batches_holds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MOST_OPEN", 2)
-    who, file = Principal("k", "k", "app", None), File("file-1", "key:k", "k", "batch", "x", 1, "s", "", None)
+    who, file = Principal("k", "k", "app", None), File("file-1", "key:k", "k", "batch", "x", 1, "s", "", None, "internal")
 
     def create(connection: Connection) -> str:
         return batches.create(
@@ -320,8 +320,8 @@ def test_bytes_that_an_owner_may_store_hold(store: Store) -> None:
     """As an upload does: look at the sum, then add to it."""
 
     def keep(connection: Connection) -> bool:
-        file = files.made("team:dx", "k", "batch", "x", 6, "s", None)
-        fits = files.stored_bytes(connection, "team:dx") + file.bytes <= 10
+        file = files.made("team-dx", "k", "batch", "x", 6, "s", None, "internal")
+        fits = files.stored_bytes(connection, "team-dx") + file.bytes <= 10
         if fits:
             files.add(connection, file)
         return fits
@@ -330,14 +330,15 @@ def test_bytes_that_an_owner_may_store_hold(store: Store) -> None:
 
 
 def test_order_for_a_file_that_is_being_removed_is_refused(store: Store, home: Home) -> None:
-    file = files.made("team:dx", "k", "fine-tune", "x", 6, "s", None)
+    file = files.made("team-dx", "k", "fine-tune", "x", 6, "s", None, "internal")
     outcome(store, lambda connection: files.add(connection, file))
     asked = orders.Asked("faq", "base@1", file.id, None, "supervised", 1)
+    who = Principal("k", "k", "engineer", "dx", team_id="team-dx")
 
     def submit() -> str:
         return orders.submit(
-            store, home, asked, owner="team:dx", creator="k", metadata=None, by=SYSTEM,
-            check=lambda connection: files.get(connection, "team:dx", file.id),
+            store, home, asked, who, sensitivity="internal", metadata=None, by=SYSTEM,
+            check=lambda connection: files.get(connection, who, file.id),
         ).id  # fmt: skip
 
     assert submit()

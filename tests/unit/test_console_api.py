@@ -18,13 +18,14 @@ from sumika.models.store import Store
 from sumika.serving import admin
 from sumika.serving.console import api as console_api
 from sumika.serving.console.api import Api
+from sumika.serving.ownership import Ownership
 
 WHO = Principal("key_admin", "test", "admin")
 
 
 @pytest.fixture
 def whole(store: Store, home: Home) -> Iterator[Api]:
-    yield Api(admin.router(store, Settings(home=home.root)))
+    yield Api(admin.router(store, Settings(home=home.root)), Ownership(store))
 
 
 async def refusal(asked: Any) -> SumikaError:
@@ -53,14 +54,14 @@ async def test_part_of_a_path_means_what_it_says(whole: Api, part: str) -> None:
     assert (await refusal(whole.get(WHO, "versions", part))).code == "bad_version"
 
 
-def _made(routes: APIRouter, monkeypatch: pytest.MonkeyPatch) -> Api:
+def _made(routes: APIRouter, store: Store, monkeypatch: pytest.MonkeyPatch) -> Api:
     monkeypatch.setattr(console_api, "check_fields", lambda *_: None)
     made = APIRouter(prefix="/admin/v1")
     made.include_router(routes)
-    return Api(made)
+    return Api(made, Ownership(store))
 
 
-async def test_answer_that_streams_is_refused_however_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answer_that_streams_is_refused_however_it_is_declared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = APIRouter()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -71,10 +72,10 @@ async def test_answer_that_streams_is_refused_however_it_is_declared(monkeypatch
     async def status() -> StreamingResponse:
         return StreamingResponse(pieces())
 
-    assert (await refusal(_made(routes, monkeypatch).get(WHO, "status"))).code == "path_not_found"
+    assert (await refusal(_made(routes, store, monkeypatch).get(WHO, "status"))).code == "path_not_found"
 
 
-async def test_route_that_listens_for_the_clients_end_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_route_that_listens_for_the_clients_end_waits_for_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Starlette does beside an answer; a `receive` that returned at once for ever would stop the loop."""
     routes = APIRouter()
 
@@ -87,17 +88,17 @@ async def test_route_that_listens_for_the_clients_end_waits_for_it(monkeypatch: 
             return {"waited": True}
         return {"waited": False}
 
-    assert await _made(routes, monkeypatch).get(WHO, "status") == {"waited": True}
+    assert await _made(routes, store, monkeypatch).get(WHO, "status") == {"waited": True}
 
 
-async def test_answer_beyond_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answer_beyond_measure_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = APIRouter()
 
     @routes.get("/status")
     async def status() -> dict[str, Any]:
         return {"text": "x" * 2_000}
 
-    api = _made(routes, monkeypatch)
+    api = _made(routes, store, monkeypatch)
     assert len((await api.get(WHO, "status"))["text"]) == 2_000
     monkeypatch.setattr(console_api, "_MOST_BYTES", 1_000)
     assert (await refusal(api.get(WHO, "status"))).code == "answer_too_large"

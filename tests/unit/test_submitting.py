@@ -18,7 +18,7 @@ from sumika.serving.submitting import Submitting
 
 
 def who(team: str) -> Principal:
-    return Principal(f"key-{team}", team, "engineer", team)
+    return Principal(f"key-{team}", team, "engineer", team, team_id=f"team-{team}")
 
 
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -78,10 +78,10 @@ print(json.dumps({"data": resource.getrlimit(resource.RLIMIT_DATA), "cpu": resou
 
 async def test_one_owners_checks_do_not_keep_anothers_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child(tmp_path, monkeypatch, f"""
-owner = asked["sender"]["owner"]
-while owner == "team:slow" and not os.path.exists({str(tmp_path / "go")!r}):
+owner = asked["who"]["team_id"]
+while owner == "team-slow" and not os.path.exists({str(tmp_path / "go")!r}):
     time.sleep(0.02)
-print(json.dumps({{"owner": owner, "sender": asked["sender"]}}))
+print(json.dumps({{"owner": owner, "who": asked["who"]}}))
 """)  # fmt: skip
     submitting_ = Submitting(tmp_path)
     slow = [asyncio.create_task(submitting_.check("x", who("slow"))) for _ in range(4)]
@@ -91,10 +91,10 @@ print(json.dumps({{"owner": owner, "sender": asked["sender"]}}))
     assert (told.value.code, told.value.status, told.value.retry_after) == ("too_many_checks", 429, 10)
     async with asyncio.timeout(30):
         served = await submitting_.check("x", who("other"))
-    assert served["sender"] == {"owner": "team:other", "team": "other", "sensitivity": "confidential"}
+    assert (served["who"]["team"], served["who"]["sensitivity"]) == ("other", "confidential")
     assert not any(task.done() for task in slow)
     (tmp_path / "go").touch()
-    assert [one["owner"] for one in await asyncio.gather(*slow)] == ["team:slow"] * 4
+    assert [one["owner"] for one in await asyncio.gather(*slow)] == ["team-slow"] * 4
 
 
 async def test_error_of_the_check_and_a_death_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,7 @@ def test_usage_is_told_with_what_a_killed_gateway_left(run: Callable[..., str], 
 
 
 def test_limits_are_set_listed_and_cleared_and_the_audit_log_knows(run: Callable[..., str], tmp_path: Path) -> None:
+    run("teams", "create", "sales")
     run("limits", "set", "team", "sales", "--requests-per-minute", "60", "--priority", "batch")
     run("limits", "set", "team", "sales", "--tokens-per-month", "1000000", "--priority", "0")
     (told,) = json.loads(run("limits", "list", "--json"))
