@@ -18,6 +18,7 @@ from sumika.cli.output import Json
 from sumika.cli.shell_user import operator
 from sumika.models import audit, backup, signing
 from sumika.models.audit import Action
+from sumika.models.audit.witness import Witness
 from sumika.models.backup import Made, age
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError, quoted
@@ -155,11 +156,11 @@ def restore(
     settings = load_settings()
     signer = None if key is None else signing.named(key if key.startswith(("SHA256:", "ssh-")) else read_key(Path(key)))
     source = Path("/dev/stdin") if file == _PIPE else file
-    done = backup.restore(source, settings.layout, settings.database_url, key=signer, unsigned=unsigned, identity=identity)
-    store = open_store(settings, operator())
+    by = operator()
+    done = backup.restore(source, settings.layout, settings.database_url, key=signer, unsigned=unsigned, identity=identity, by=by)
+    store = open_store(settings, by)
     try:
-        with audit.told(store, Action.BACKUP_RESTORE, quoted(file.name), rows=done.rows, key=done.key, believed=not unsigned):
-            pass
+        Witness(settings.layout, settings.audit.witness).look(store)
     finally:
         store.close()
     if json:

@@ -19,6 +19,8 @@ from sumika.models.errors import SumikaError, quoted
 from sumika.models.settings import Settings, load_settings
 from sumika.models.store import Store, alembic_config
 
+# The first schema with an audit log.
+_LOGGED = "0004"
 app = typer.Typer(no_args_is_help=True, help="The database's schema: look, bring up, bring back for an older Sumika.")
 
 
@@ -52,8 +54,8 @@ def downgrade(
     """Bring the database back for an older Sumika, with everything ended; install that one next. What it can't hold is lost."""
     with _as_it_is(load_settings()) as store:
         with store.read() as connection:
-            there = upgrades.current(connection)
-        with _recorded(store, to) if there == upgrades.revisions(alembic_config())[-1] else nullcontext():
+            there, revisions = upgrades.current(connection), upgrades.revisions(alembic_config())
+        with _recorded(store, to) if there in revisions[revisions.index(_LOGGED) :] else nullcontext():
             with store.migrating() as (connection, config):
                 upgrades.downgrade(connection, config, to)
         kept = store.engine.dialect.name == "sqlite"

@@ -19,8 +19,10 @@ _MOST_PARENTS = 16
 def operator() -> Actor:
     """The real user id's name and the machine; as the source whoever logged in, and whoever called sudo, where that is somebody else."""
     uid = os.getuid()
-    known = {"login": _login_uid(), "sudo": _caller_uid(uid)}
-    source = " ".join(f"{what}:{name_of(found)}" for what, found in known.items() if found not in (None, uid))
+    known = {"login": _login_uid(), "sudo": _caller_uid(uid), "namespace": _outer_uid(uid)}
+    source = " ".join(
+        f"{what}:{name_of(found)}" for what, found in known.items() if found is not None and (found != uid or what == "namespace")
+    )
     return Actor(f"cli:{name_of(uid)}@{socket.gethostname()}"[:_LONGEST_NAME], "operator", source)
 
 
@@ -44,9 +46,21 @@ def _caller_uid(uid: int) -> int | None:
     """Who became `uid`: of root sudo's own word, which nobody else could have put there; of others the first other user among the
     parents, since a process has a parent of another user only where that one started it."""
     said = os.environ.get("SUDO_UID", "")
-    if uid == 0 and said.isascii() and said.isdigit():
+    if uid == 0 and said.isascii() and said.isdigit() and _outer_uid(uid) is None:
         return int(said)
     return _parents_uid(uid)
+
+
+def _outer_uid(uid: int) -> int | None:
+    """In a user namespace anybody is whom they like to be: who `uid` is outside. None where there is no such namespace, and where /proc
+    does not say."""
+    try:
+        ranges = [list(map(int, line.split())) for line in (_PROC / "self" / "uid_map").read_text().splitlines()]
+    except (OSError, ValueError):
+        return None
+    if ranges == [[0, 0, _UNSET]]:
+        return None
+    return next((outer + uid - inner for inner, outer, count in ranges if inner <= uid < inner + count), _UNSET)
 
 
 def _parents_uid(uid: int) -> int | None:

@@ -46,7 +46,7 @@ def usage(
         clerk.sign()
         rows = _rows(store, names, Span(moment(since), moment(until)))
         with store.write() as connection:
-            audit.append(connection, Action.USAGE_READ, ",".join(names))
+            audit.append(connection, Action.USAGE_READ, ",".join(names), details={"since": since or "", "until": until or ""})
     columns = [*names, *(["key_name"] if "key" in names else []), *report.FIGURES]
     if csv is not None:
         table_files.write_csv(csv, columns, ([row[name] for name in columns] for row in rows))

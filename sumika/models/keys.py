@@ -264,6 +264,6 @@ def _secret() -> tuple[str, str, str]:
 
 def _told(key: Key) -> dict[str, Any]:
     """What the audit log keeps of a key that is made."""
-    names = ("name", "role", "team", "aliases", "endpoints", "sensitivity", "expires_at")
+    names = ("name", "role", "team", "team_id", "aliases", "endpoints", "sensitivity", "expires_at")
     told = {name: list(value) if isinstance(value := getattr(key, name), tuple) else value for name in names}
     return told | {"digest": state.secret_digest(key.hash)}

@@ -119,7 +119,7 @@ class Store:
     def migrating(self) -> Iterator[tuple[Connection, Config]]:
         """One transaction in which Alembic's commands may change the schema, however long it takes; others wait until it ends."""
         config = alembic_config()
-        with self._began({"sumika_write": True, "sumika_statement_s": None}) as connection:
+        with self._began({"sumika_write": True, "sumika_by": self._by, "sumika_statement_s": None}) as connection:
             config.attributes["connection"] = connection
             yield connection, config
 

@@ -12,7 +12,7 @@ from sumika.models.audit import Action, canonical
 from sumika.models.principals import Principal
 from sumika.models.store import Store
 
-# The same look-up of the same person is told once within this: a page that renews itself, or goes on to its next rows, asks again and again.
+# The same look-up of the same person from the same place is told once within this: a page that renews itself, or goes on to its next rows, asks again and again.
 AGAIN_S = 600.0
 _MOST = 1_000
 
@@ -22,11 +22,11 @@ class Lookups:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._told: dict[tuple[str, str, str, bytes], float] = {}
+        self._told: dict[tuple[str, str, str, str, bytes], float] = {}
 
     def note(self, who: Principal, action: Action, object: str, details: Mapping[str, Any]) -> None:
         """Raises SumikaError, where it can't be recorded; nothing is to be shown then."""
-        key, now = (who.id, str(action), object, canonical.dump(details)), time.monotonic()
+        key, now = (who.id, who.source, str(action), object, canonical.dump(details)), time.monotonic()
         if now - self._told.get(key, -AGAIN_S) < AGAIN_S:
             return
         record(self._store, who, action, object, details)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
-from sumika.models import aliases, backup, importing, keys, moves, registry, schema, signing, teams
-from sumika.models.audit import adopting, chain, pruning, state
+from sumika.models import aliases, audit, backup, importing, keys, moves, registry, schema, signing, teams
+from sumika.models.audit import Action, adopting, chain, checkpoints, pruning, state
 from sumika.models.audit.findings import Findings, Unexplained
 from sumika.models.audit.state import Replay
 from sumika.models.audit.verify import verify
@@ -31,6 +31,15 @@ _k, _v, _a = schema.keys, schema.versions, schema.aliases
 @pytest.fixture
 def settings(url: str, home: Home) -> Settings:
     return Settings.model_validate({"home": home.root, "database_url": None if url.startswith("sqlite") else url})
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As releases before schema 0010 told of keys. To be named before `log`."""
+    told = keys._told
+    monkeypatch.setattr(
+        keys, "_told", lambda key: {name: value for name, value in told(key).items() if name not in ("digest", "team_id")}
+    )
 
 
 @pytest.fixture
@@ -68,6 +77,12 @@ def log(settings: Settings, tmp_path: Path) -> Iterator[Store]:
         finish(connection, aliases.ask_canary(connection, "faq", second, 40, actor="a", reason=""))
         finish(connection, aliases.ask_deploy(connection, "other", base, actor="a", reason=""))
         registry.remove(connection, third)
+        aliases.assign(connection, "other", "team-1")
+        aliases.assign(connection, "faq", "team-1")
+        for name in ("gone", "back"):
+            finish(connection, aliases.ask_deploy(connection, name, base, actor="a", reason=""))
+            aliases.remove(connection, name, actor="a", reason="")
+        finish(connection, aliases.ask_deploy(connection, "back", first, actor="a", reason=""))
     yield store
     store.close()
 
@@ -151,6 +166,17 @@ def made_up_alias(connection: Connection) -> str:
     return "mine"
 
 
+def made_up_alias_again(connection: Connection) -> str:
+    made_up_alias(connection)
+    connection.execute(update(_a).where(_a.c.name == "mine").values(name="gone"))
+    return "gone"
+
+
+def removed_alias(connection: Connection) -> str:
+    connection.execute(delete(_a).where(_a.c.name == "back"))
+    return "back"
+
+
 TAMPERS: dict[str, Callable[[Connection], str]] = {
     "a key put in": made_up_key,
     "a key's secret": changed_key("one", hash="e" * 64),
@@ -159,6 +185,7 @@ TAMPERS: dict[str, Callable[[Connection], str]] = {
     "a longer overlap": changed_key("bot", previous_until=LATER),
     "a role": changed_key("one", role="admin"),
     "a team": changed_key("bot", team=None),
+    "a team by its id": changed_key("bot", team_id="team-0123456789abcdef"),
     "wider aliases": changed_key("bot", aliases=["faq", "other"]),
     "all endpoints": changed_key("bot", endpoints=None),
     "sensitivity": changed_key("bot", sensitivity="confidential"),
@@ -172,6 +199,8 @@ TAMPERS: dict[str, Callable[[Connection], str]] = {
     "an alias moved": moved_alias,
     "a canary widened": widened_canary,
     "an alias put in": made_up_alias,
+    "an alias that was removed": made_up_alias_again,
+    "an alias taken out": removed_alias,
 }
 
 
@@ -206,6 +235,7 @@ def test_key_put_in_fails_verify_and_is_not_pruned_into_the_truth(log: Store, se
     assert refused.value.code == "audit_broken" and named in refused.value.en
 
 
+@pytest.mark.usefixtures("older")
 def test_upgrade_takes_in_what_older_rows_do_not_tell_and_says_so(log: Store, settings: Settings) -> None:
     """As a home of an older release: its rows of keys have no digests, and some keys are older than the log."""
     log.close()
@@ -224,6 +254,81 @@ def test_upgrade_takes_in_what_older_rows_do_not_tell_and_says_so(log: Store, se
     again.close()
 
 
+def set_back(store: Store) -> None:
+    """Whoever can write the database feigns an upgrade to come."""
+    with store.migrating() as (connection, config):
+        downgrade(connection, config, "0009")
+
+
+def cut(store: Store, home: Home, kept: int) -> None:
+    """Whoever can write the database and the file of checkpoints takes the end off both."""
+    lines = home.checkpoints.read_bytes().splitlines(keepends=True)
+    last = checkpoints.opened(lines[kept - 1].rstrip())
+    assert last is not None
+    with store.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+        for statement in DISARM[store.engine.dialect.name]:
+            connection.execute(text(statement))
+        connection.execute(delete(schema.audit).where(schema.audit.c.seq > last.seq))
+        connection.execute(update(schema.audit_head).values(seq=last.seq, hash=last.hash))
+        connection.execute(update(_k).where(_k.c.name == "last").values(revoked_at=None))
+    home.checkpoints.write_bytes(b"".join(lines[:kept]))
+
+
+DISARM = {"sqlite": ["DROP TRIGGER audit_no_delete"], "postgresql": ["DROP TRIGGER audit_no_change ON audit"]}
+
+
+def test_key_put_in_is_not_made_true_by_an_upgrade_that_was_none(log: Store, settings: Settings) -> None:
+    with log.engine.connect().execution_options(sumika_write=True) as connection, connection.begin():
+        named = made_up_key(connection)
+    set_back(log)
+    open_store(settings).close()
+    assert named in [one.id for one in found(log, settings).unexplained]
+
+
+@pytest.mark.parametrize("unlinked", [False, True])
+def test_cut_tail_is_not_signed_over_by_an_upgrade_that_was_none(log: Store, settings: Settings, unlinked: bool) -> None:
+    with log.write() as connection:
+        _, key = keys.create(connection, "last")
+    with log.write() as connection:
+        keys.revoke(connection, key.id)
+    cut(log, settings.layout, len(settings.layout.checkpoints.read_bytes().splitlines()) - 1)
+    if unlinked:
+        settings.layout.last_checkpoint.unlink()
+    set_back(log)
+    open_store(settings).close()
+    assert not found(log, settings).ok
+
+
+def test_cut_tail_is_not_signed_over_for_a_feigned_upgrade_elsewhere(log: Store, settings: Settings) -> None:
+    with log.write() as connection:
+        keys.create(connection, "last")
+    cut(log, settings.layout, len(settings.layout.checkpoints.read_bytes().splitlines()) - 1)
+    settings.layout.last_checkpoint.unlink()
+    with Store(settings.store_url).write() as connection:
+        connection.execute(delete(_k).where(_k.c.name == "last"))
+        state.tell(connection, "upgrade from schema 0009")
+    open_store(settings).close()
+    assert not found(log, settings).ok
+
+
+@pytest.mark.parametrize("to", ["0009", "0004"])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_way_back_and_forth_is_explained(log: Store, settings: Settings, pruned: bool, to: str) -> None:
+    if pruned:
+        pruning.prune(log, settings.layout, LATER)
+    with log.write() as connection:
+        audit.append(connection, Action.STORE_DOWNGRADE, to, outcome="asked")
+    with log.migrating() as (connection, config):
+        downgrade(connection, config, to)
+    again = open_store(settings)
+    with again.write() as connection:
+        keys.create(connection, "more")
+    told = found(again, settings)
+    again.close()
+    assert told.ok and told.unsigned == 0 and not told.adopted, told
+
+
+@pytest.mark.usefixtures("older")
 def test_home_of_another_host_is_taken_in_once_after_the_upgrade(log: Store, settings: Settings, tmp_path: Path) -> None:
     """Several hosts, each with a home of its own, on one database that one of them upgraded."""
     other = Home(tmp_path / "other")

@@ -7,18 +7,22 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from sqlalchemy import select
 
 from sumika.models import aliases, backup, importing, keys, schema, signing
+from sumika.models.audit import listing, pruning
+from sumika.models.audit.listing import Filter
 from sumika.models.audit.verify import verify
-from sumika.models.backup import age, pack
+from sumika.models.backup import age, making, pack
 from sumika.models.backup.scratch import scratch
 from sumika.models.bootstrap import open_store
 from sumika.models.errors import SumikaError
@@ -293,7 +297,82 @@ def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_restore_that_is_killed_right_after_it_is_told_all_the_same(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    """Whoever would hide that they brought something back kills it once the home is there."""
+    env = {**os.environ, "SUMIKA_HOME": str(tmp_path / "home")}
+    code = (
+        "import os, signal, sys; from sumika.cli import backup, main\n"
+        "backup.open_store = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main.main()"
+    )
+    words = ("restore", str(made[0]), "--key", signer(made[1].layout))
+    killed = subprocess.run([sys.executable, "-c", code, *words], env=env, cwd=ROOT, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / "home").exists()
+    settings = Settings(home=tmp_path / "home")
+    store = open_store(settings)
+    with store.read() as connection:
+        row = listing.find(connection, Filter(action="backup.restore"))[0]
+    assert row.actor.startswith("cli:") and row.object == "a.backup" and row.details["believed"] is True
+    assert row.details["key"] == signer(made[1].layout) and row.details["rows"] > 0
+    assert verify(store, settings.layout).ok
+    store.close()
+
+
+def test_log_that_is_pruned_while_a_backup_begins_is_told(
+    made: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Settings(home=tmp_path / "home")
+    back(made[0], there.layout, made)
+    store = open_store(there)
+    with store.write() as connection:
+        keys.create(connection, "bot")
+    files = making._files
+
+    def pruned_then(*args: Any) -> Iterator[Path]:
+        yield from files(*args)
+        monkeypatch.undo()
+        pruning.prune(store, there.layout, "2100-01-01T00:00:00.000000Z")
+
+    monkeypatch.setattr(making, "_files", pruned_then)
+    with pytest.raises(SumikaError, match="pruned"):
+        backup.make(store, there.layout, tmp_path / "b.backup", recipients=[])
+    assert not (tmp_path / "b.backup").exists()
+    backup.make(store, there.layout, tmp_path / "b.backup", recipients=[])
+    store.close()
+
+
 # Who made it, and who may read it
+
+
+def test_nothing_in_clear_lies_where_backups_lie(
+    made: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even while it is made, by a name that is gone: a server of files keeps those."""
+    folders, temporary = [], tempfile.TemporaryFile
+
+    def noted(dir: Path) -> IO[bytes]:
+        folders.append(dir)
+        return temporary(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", noted)
+    store = open_store(made[1])
+    backup.make(store, made[1].layout, tmp_path / "a", recipients=[age.keygen(tmp_path / "identity")])
+    store.close()
+    assert folders and set(folders) == {made[1].layout.root}
+
+
+def test_plaintext_of_a_home_that_came_from_one_comes_back_too(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    file, settings = made
+    for name in ("first", "second", "third"):
+        there = Settings(home=tmp_path / name / "home")
+        backup.restore(file, there.layout, None, key=signer(settings.layout))
+        store = open_store(there)
+        with store.write() as connection:
+            keys.create(connection, "bot")
+        assert verify(store, there.layout).ok
+        file, settings = tmp_path / f"{name}.backup", there
+        backup.make(store, there.layout, file, recipients=[])
+        store.close()
 
 
 def told(code: str, *words: str, env: dict[str, str]) -> str:
@@ -322,7 +401,7 @@ def test_plaintext_holds_no_private_key_and_the_log_goes_on_from_it(made: tuple[
     again = Settings(home=home.root)
     store = open_store(again)
     found = verify(store, home)
-    assert found.ok and found.unsigned == 0 and found.signers == (signer(settings.layout),)
+    assert found.ok and found.unsigned == 1 and found.signers == (signer(settings.layout),)
     with store.write() as connection:
         keys.create(connection, "bot")
     found = verify(store, home)

@@ -88,6 +88,35 @@ def test_file_of_the_last_checkpoint_can_not_be_made_to_fit(log: Store, home: Ho
     assert not verify(log, home).ok
 
 
+@pytest.mark.parametrize("put", ["an earlier line", "nonsense", "more than a line"])
+def test_cut_tail_is_not_signed_over_with_something_else_at_the_file_s_end(log: Store, home: Home, put: str) -> None:
+    """Whoever can write the database and the checkpoints has the next act sign what follows the line they put there, and takes out the rest."""
+    lines = home.checkpoints.read_bytes().splitlines(keepends=True)
+    cut(home, 3)
+    kept, more = {"an earlier line": (lines[:3], lines[2]), "nonsense": ([], b"x\n"), "more than a line": ([], b"x" * 4000)}[put]
+    home.checkpoints.write_bytes(b"".join(lines) + more)
+    act(log, 2)
+    assert not verify(log, home).ok
+    made = [line for line in home.checkpoints.read_bytes().splitlines(keepends=True) if line not in (*lines, more)]
+    home.checkpoints.write_bytes(b"".join([*kept, *made]))
+    assert not verify(log, home).ok
+
+
+def test_lines_that_a_full_disk_kept_from_being_called_the_last_are_signed_after(
+    log: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Home) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "keep_last", full)
+        act(log, 3)
+    assert verify(log, home).ok
+    act(log)
+    found = verify(log, home)
+    assert found.ok and (found.checkpoints, found.unsigned) == (10, 0)
+
+
 def made_anew(home: Home, log: Store) -> Findings:
     """Everything here, with a key of their own: as root on this machine."""
     cut(home, 3)
@@ -119,6 +148,14 @@ def test_log_server_s_file_is_read_among_the_lines_of_others(log: Store, home: H
     file.write_bytes(b"\n".join([b"Nov 27 sshd[1]: hello", *lines, b'Nov 27 x: {"at":"forged"}', b"", lines[-1][:-20]]))
     found = verify(log, home, file)
     assert found.ok and found.witness == 6 and witnessed.read(file).ignored == 4
+
+
+def test_what_is_put_before_its_lines_blinds_no_witness(log: Store, home: Home, file: Path) -> None:
+    """Whoever may append to it, and no more; or a write that a full disk cut short."""
+    with file.open("ab") as kept:
+        kept.write(b'{"at":"')
+    act(log)
+    assert witnessed.read(file).last == 7
 
 
 def test_empty_witness_proves_nothing_and_says_so(log: Store, home: Home, file: Path) -> None:

@@ -76,3 +76,13 @@ def test_refused_while_sumika_runs_and_that_is_recorded(made: Home) -> None:
 def test_no_schema_to_go_back_to(to: str) -> None:
     run("keys", "list")
     assert error("db", "downgrade", to) == "no_such_schema" and there() == REVISIONS[-1]
+
+
+def test_each_way_back_stands_in_the_log(made: Home) -> None:
+    run("keys", "create", "bot")
+    for to in ("0010", "0008", "0005"):
+        assert run("db", "downgrade", to).exit_code == 0 and there() == to
+    assert run("db", "upgrade").exit_code == 0
+    rows = json.loads(run("audit", "list", "--action", "store.downgrade", "--json").stdout)
+    assert [row["object"] for row in rows] == ["0005", "0008", "0010"]
+    assert run("audit", "verify").exit_code == 0

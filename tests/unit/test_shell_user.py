@@ -64,3 +64,16 @@ def test_sudo_to_another_is_seen_by_its_parents_and_not_by_what_it_says(proc: Pa
     assert operator().source == ""
     (proc / "30" / "status").unlink()
     assert operator().source == ""
+
+
+def test_whoever_makes_themselves_another_in_a_namespace_is_named_beside(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`unshare -r` makes anybody root, `unshare -U --map-user` whomever they like, and their SUDO_UID is their own word."""
+    (proc / "self" / "uid_map").write_text("         0          0 4294967295\n")
+    assert operator().source == ""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", "54321")
+    (proc / "self" / "uid_map").write_text("         0       4000          1\n")
+    assert operator().source == "namespace:uid-4000"
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+    (proc / "self" / "uid_map").write_text("     54321      54321          1\n")
+    assert operator().source.endswith("namespace:uid-54321")

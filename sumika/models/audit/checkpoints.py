@@ -51,9 +51,10 @@ class Checkpoints:
         return self.lines[-1] if self.lines else None
 
 
-def parse(lines: Iterable[bytes], trusted: frozenset[str] | None) -> Checkpoints:
-    """Lines as they stand in the file. `trusted`: the fingerprints that may have signed; None: anybody's count."""
-    prev, found, signers = "", list[Checkpoint](), set[str]()
+def parse(lines: Iterable[bytes], trusted: frozenset[str] | None, after: str = "") -> Checkpoints:
+    """Lines as they stand in the file, from the one behind `after` (a line's hash) on. `trusted`: the fingerprints that may have signed;
+    None: anybody's count."""
+    prev, found, signers = after, list[Checkpoint](), set[str]()
     for number, line in enumerate(lines, start=1):
         checkpoint, signer = _opened(line)
         if checkpoint is None or checkpoint.prev != prev or (trusted is not None and signer not in trusted):
@@ -95,7 +96,8 @@ def opened(line: bytes) -> Checkpoint | None:
 
 
 def reaches_last(home: Home) -> bool:
-    """Whether the file still holds the line that was signed last. After a crash between the two files it holds one more.
+    """Whether the file ends with the line that was signed last. Where that could not be said of the newest lines (a crash, a full disk),
+    those follow it: a copy of an earlier line, or any other, is nothing that could be signed after.
 
     Raises:
         SumikaError: `bad_key`, for a key file that is none.
@@ -110,7 +112,7 @@ def reaches_last(home: Home) -> bool:
     key = signing.signer(named.encode(), signature, signing.LAST_CHECKPOINT)
     if key is None or signing.fingerprint(key) not in trusted(home):
         return False
-    return _name(last_line(home)) == named or any(_name(line) == named for line in read(home))
+    return _name(last_line(home)) == named or _continues(read(home), named, trusted(home))
 
 
 def keep_last(home: Home) -> None:
@@ -159,6 +161,15 @@ def _opened(line: bytes) -> tuple[Checkpoint | None, str]:
         return None, ""
 
 
+def _continues(lines: list[bytes], named: str, trusted: frozenset[str]) -> bool:
+    """Whether all that stands behind the line called `named` was signed in its turn, one line after the other."""
+    names = [_name(line) for line in lines]
+    if named not in names:
+        return False
+    begin = names.index(named) + 1
+    return parse(lines[begin:], trusted, after=named).bad is None
+
+
 def _name(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
@@ -168,7 +179,13 @@ def _tail(path: Path) -> bytes:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 2 * _LONGEST_LINE))
-            return file.read()
+            tail = file.read()
+            if (
+                tail.count(b"\n") < 2
+            ):  # what is longer than a line of ours is somebody else's, and what lies before it still counts
+                file.seek(0)
+                tail = file.read()
+            return tail
     except FileNotFoundError:
         return b""
 

@@ -20,7 +20,7 @@ from sumika.models.audit.actions import Action
 from sumika.models.audit.chain import AuditRow, Entry, append_many
 from sumika.models.audit.findings import Unexplained
 
-_KEY_FIELDS = ("name", "role", "team", "aliases", "endpoints", "sensitivity", "expires_at", "previous_until")
+_KEY_FIELDS = ("name", "role", "team", "team_id", "aliases", "endpoints", "sensitivity", "expires_at", "previous_until")
 _PER_ROW = 100
 _k, _v, _a = schema.keys, schema.versions, schema.aliases
 
@@ -70,13 +70,16 @@ class Replay:
 
     def __init__(self, *, whole: bool) -> None:
         self._state: State = {"keys": {}, "versions": {}, "aliases": {}}
-        self._whole = whole
+        self._whole = self._complete = whole
         self._taken: str | None = None
+        self._believes, self._counts = True, False
         self._shares: dict[Any, Any] = {}
         self._conflicts: list[Unexplained] = []
         self.adopted = 0
-        takers: dict[str, Callable[[AuditRow], None]] = {action: self._alias for action in Action if action.startswith("alias.")}
+        moving = (Action.ALIAS_DEPLOY, Action.ALIAS_CANARY, Action.ALIAS_PROMOTE, Action.ALIAS_ROLLBACK, Action.ALIAS_ABORT)
+        takers: dict[str, Callable[[AuditRow], None]] = dict.fromkeys(moving, self._alias_moved)
         self._takers = takers | {
+            Action.ALIAS_REMOVE: self._alias_removed, Action.STORE_DOWNGRADE: self._downgraded,
             Action.KEY_CREATE: self._key_made, Action.KEY_ROTATE: self._key_rotated, Action.KEY_REVOKE: self._key_revoked,
             Action.MODEL_IMPORT: self._version_made, Action.MODEL_REMOVE: self._version_removed, Action.AUDIT_STATE: self._told,
         }  # fmt: skip
@@ -94,20 +97,20 @@ class Replay:
             for id, fields in known.items():
                 there = now[table].get(id)
                 found += [Unexplained(table, id, "missing")] if there is None else _other(table, id, fields, there)
-            knows_all = self._whole or self._taken is not None
-            unknown = sorted(now[table].keys() - known.keys()) if knows_all else ()
+            unknown = sorted(now[table].keys() - known.keys()) if self._complete else ()
             found += [Unexplained(table, id, "unknown") for id in unknown]
         return tuple(found)
 
     def _told(self, row: AuditRow) -> None:
-        """The first time, what the log itself can't know is taken from it; later it must fit."""
-        known, rows = self._state[row.object], row.details["rows"]
-        if self._taken is None:
-            self._taken = str(row.details.get("taken"))
-        first = self._taken == row.details.get("taken")
+        """What the log itself can't know is taken from it: where older rows were pruned, were written by an older release, or
+        tell of what an older schema had no place for. Otherwise it must fit."""
+        known, rows, taken = self._state[row.object], row.details["rows"], row.details["taken"]
+        if taken != self._taken and self._believes:
+            self._taken, self._believes = taken, False
+            self._complete, self._counts = True, self._complete
         for id, fields in rows.items():
-            if first:
-                self.adopted += id not in known and self._whole
+            if taken == self._taken:
+                self.adopted += self._counts and id not in known
             elif id not in known:
                 self._conflicts.append(Unexplained(row.object, id, "unknown"))
             else:
@@ -118,6 +121,11 @@ class Replay:
         digest = {"digest": row.details["digest"], "previous": None} if "digest" in row.details else {}
         told = {name: row.details[name] for name in _KEY_FIELDS if name in row.details}
         self._state["keys"][row.object] = {"previous_until": None, "revoked": False} | told | digest
+        if digest and self._whole:  # by a release whose rows tell all there is to know
+            self._believes = False
+
+    def _downgraded(self, row: AuditRow) -> None:  # noqa: ARG002 - as the others
+        self._believes = True
 
     def _key_rotated(self, row: AuditRow) -> None:
         key = self._state["keys"].setdefault(row.object, {})
@@ -139,7 +147,10 @@ class Replay:
     def _version_removed(self, row: AuditRow) -> None:
         self._state["versions"].setdefault(row.object, {})["removed"] = True
 
-    def _alias(self, row: AuditRow) -> None:
+    def _alias_removed(self, row: AuditRow) -> None:
+        self._state["aliases"].pop(row.object, None)
+
+    def _alias_moved(self, row: AuditRow) -> None:
         """The share of a canary stands in the row that asked for it."""
         move, to = row.details.get("move"), row.details.get("to")
         if row.outcome == "asked":

@@ -21,7 +21,7 @@ def read(file: Path) -> Witnessed:
     good = ignored = 0
     with file.open("rb") as lines:
         for line in lines:
-            begin = line.find(_BEGIN)
+            begin = line.rfind(_BEGIN)  # what was put before it, or cut short there, is not ours
             told = checkpoints.opened(line[begin:].rstrip()) if begin >= 0 else None
             if told is None:
                 ignored += 1

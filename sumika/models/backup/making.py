@@ -21,6 +21,7 @@ from typing import IO
 from sqlalchemy import Connection, MetaData, Table, select
 
 from sumika.models import clock, signing
+from sumika.models.audit import chain
 from sumika.models.backup import age, tables
 from sumika.models.backup.pack import Writer
 from sumika.models.backup.scratch import scratch
@@ -60,7 +61,7 @@ def make(store: Store, home: Home, file: Path, *, recipients: Sequence[str], set
         with scratch(file.parent, "sumika-backup") as work:
             temp = work / file.name
             with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-                versions, rows = _write(store, home, target, work, recipients, settings)
+                versions, rows = _write(store, home, target, recipients, settings)
                 target.flush()
                 os.fsync(target.fileno())
             os.link(temp, file)  # unlike a rename, never over another file
@@ -69,8 +70,8 @@ def make(store: Store, home: Home, file: Path, *, recipients: Sequence[str], set
         raise _exists(file) from None
     except OSError as error:
         raise SumikaError(
-            "disk_full", f"The backup can't be written to {file.parent}: {error.strerror}. Make room and try again.",
-            f"{file.parent} にバックアップを書き込めません: {error.strerror}。空きを確保してやり直してください。", status=507,
+            "disk_full", f"The backup can't be written to {file.parent}, or a table of it to {home.root} on the way: {error.strerror}. Make room and try again.",
+            f"{file.parent}(または作業用の {home.root})にバックアップを書き込めません: {error.strerror}。空きを確保してやり直してください。", status=507,
         ) from error  # fmt: skip
     return Made(file.stat().st_size, versions, rows, _key(home))
 
@@ -83,7 +84,7 @@ def stream(store: Store, home: Home, target: IO[bytes], *, recipients: Sequence[
     Raises:
         SumikaError: `artifact_missing`, `bad_recipient`; OSError: what `target` raises.
     """
-    versions, rows = _write(store, home, target, home.root, recipients, settings)
+    versions, rows = _write(store, home, target, recipients, settings)
     return Made(0, versions, rows, _key(home))
 
 
@@ -91,16 +92,16 @@ def _key(home: Home) -> str:
     return signing.fingerprint(signing.show(home))
 
 
-def _write(
-    store: Store, home: Home, target: IO[bytes], beside: Path, recipients: Sequence[str], settings: Path | None
-) -> tuple[int, int]:
+def _write(store: Store, home: Home, target: IO[bytes], recipients: Sequence[str], settings: Path | None) -> tuple[int, int]:
     signing.show(home)  # the key is there before the home is listed
     with age.encrypted(target, recipients) if recipients else nullcontext(target) as sink:
         pack = Writer(sink, lambda manifest: signing.sign(home, manifest, signing.BACKUP))
-        return _fill(store, home, pack, beside, settings, with_secrets=bool(recipients))
+        return _fill(store, home, pack, settings, with_secrets=bool(recipients))
 
 
-def _fill(store: Store, home: Home, pack: Writer, beside: Path, settings: Path | None, *, with_secrets: bool) -> tuple[int, int]:
+def _fill(store: Store, home: Home, pack: Writer, settings: Path | None, *, with_secrets: bool) -> tuple[int, int]:
+    with store.read() as connection:
+        floor = chain.head(connection).floor
     for path in _files(home.root, _LEFT):
         if with_secrets or path.suffix != ".key":
             _add(pack, home, path)
@@ -108,6 +109,8 @@ def _fill(store: Store, home: Home, pack: Writer, beside: Path, settings: Path |
         pack.add_file("settings.yaml", settings)
     with store.read(statement_s=LONG_STATEMENT_S) as connection:
         found = tables.described(connection)
+        if chain.head(connection).floor != floor:
+            raise _pruned_meanwhile()
         header = {
             "format": FORMAT,
             "with_secrets": with_secrets,
@@ -116,7 +119,7 @@ def _fill(store: Store, home: Home, pack: Writer, beside: Path, settings: Path |
             "made_at": clock.now(),
         }
         pack.add(HEADER, json.dumps(header).encode())
-        rows = sum(_add_table(pack, connection, table, beside) for table in found)
+        rows = sum(_add_table(pack, connection, table, home) for table in found)
         folders = _folders(connection)
     for folder in folders:
         _add_version(pack, home, folder)
@@ -147,9 +150,10 @@ def _add(pack: Writer, home: Home, path: Path) -> None:
         pack.add_file(f"home/{path.relative_to(home.root)}", path)
 
 
-def _add_table(pack: Writer, connection: Connection, table: Table, beside: Path) -> int:
-    """By way of a file beside the backup: a tar must know a member's size first."""
-    with tempfile.TemporaryFile(dir=beside) as lines:
+def _add_table(pack: Writer, connection: Connection, table: Table, home: Home) -> int:
+    """By way of a file in the home, which holds all of it anyway: a tar must know a member's size first, and where backups lie nothing may
+    lie in clear."""
+    with tempfile.TemporaryFile(dir=home.root) as lines:
         count = 0
         for count, line in enumerate(tables.rows(connection, table), start=1):  # noqa: B007 - told afterwards
             lines.write(line)
@@ -175,6 +179,14 @@ def _files(folder: Path, without: frozenset[str] = frozenset()) -> Iterator[Path
             yield from _files(path, without)
         elif stat.S_ISREG(mode):
             yield path
+
+
+def _pruned_meanwhile() -> SumikaError:
+    """The checkpoints that were copied say nothing of it."""
+    return SumikaError(
+        "audit_pruned", "The audit log was pruned while the backup began, so it would not verify where it is restored. Try again, and let both run at different times.",
+        "バックアップの開始中に監査ログが整理(prune)されたため、復元しても検証に合格しません。再実行し、両者の実行時刻をずらしてください。", status=409,
+    )  # fmt: skip
 
 
 def _check_target(file: Path) -> None:

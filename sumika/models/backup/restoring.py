@@ -6,6 +6,7 @@ the folder takes the home's name. Killed in between, the same command goes on: a
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -19,17 +20,20 @@ from alembic.script import ScriptDirectory
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, MetaData, Table, func, select
 
-from sumika.models import signing
+from sumika.models import audit, signing
+from sumika.models.actor import UNNAMED, Actor
 from sumika.models.audit import Action, adopting, checkpoints
 from sumika.models.backup import age, tables
 from sumika.models.backup.making import FORMAT, HEADER
 from sumika.models.backup.pack import bad, unpack
 from sumika.models.backup.scratch import scratch
-from sumika.models.errors import SumikaError
+from sumika.models.errors import SumikaError, quoted
 from sumika.models.home import Home, sync_folder
 from sumika.models.store import Store, alembic_config
 
 _CHUNK = 2**20
+# Rows that a restore itself appends to what it brings back.
+_OWN_ROWS = (Action.AUDIT_STATE, Action.BACKUP_RESTORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,16 @@ class Restored:
 
 
 def restore(
-    file: Path, home: Home, database_url: str | None, *, key: str | None, unsigned: bool = False, identity: Path | None = None
+    file: Path,
+    home: Home,
+    database_url: str | None,
+    *,
+    key: str | None,
+    unsigned: bool = False,
+    identity: Path | None = None,
+    by: Actor = UNNAMED,
 ) -> Restored:
-    """Bring back what `file` holds; `database_url` None: SQLite in the home. `key`: the fingerprint of who must have signed it; with
+    """Bring back what `file` holds, and have its log say that `by` did; `database_url` None: SQLite in the home. `key`: the fingerprint of who must have signed it; with
     `unsigned` whoever did, or nobody. `identity`: the file of age's private key, for one that is encrypted.
 
     Raises:
@@ -65,7 +76,9 @@ def restore(
         root.mkdir(mode=0o700, exist_ok=True)
         if signer is not None and not unsigned:
             _keep_trust(Home(root), signer)
-        rows = _fill(database_url or f"sqlite:///{Home(root).database}", work / "tables", header, Home(root))
+        told = {"key": found, "believed": not unsigned}
+        store = Store(database_url or f"sqlite:///{Home(root).database}", by=by)
+        rows = _fill(store, work / "tables", header, Home(root), quoted(file.name), told)
         checkpoints.keep_last(Home(root))
         if home.root.exists():
             home.root.rmdir()
@@ -126,7 +139,8 @@ def _check_signer(found: str | None, key: str | None) -> None:
 def _keep_trust(home: Home, signer: Ed25519PublicKey) -> None:
     """Where the key stayed behind, another will sign the log from now on: what this one signed still counts."""
     if not (home.root / "signing.key").exists():
-        signing.trust(home, signing.line(signer), "restored", "log")
+        name = f"restored-{hashlib.sha256(signer.public_bytes_raw()).hexdigest()[:12]}"  # what was restored may be restored from again
+        signing.trust(home, signing.line(signer), name, "log")
 
 
 def _header(work: Path) -> dict[str, Any]:
@@ -143,8 +157,8 @@ def _header(work: Path) -> dict[str, Any]:
     return header
 
 
-def _fill(url: str, folder: Path, header: dict[str, Any], home: Home) -> int:
-    store = Store(url)
+def _fill(store: Store, folder: Path, header: dict[str, Any], home: Home, file: str, told: dict[str, Any]) -> int:
+    """The row that tells of the restore is written with all others: whoever kills it afterwards hides nothing."""
     try:
         with store.migrating() as (connection, config):
             if _is_there(connection, folder):
@@ -156,6 +170,7 @@ def _fill(url: str, folder: Path, header: dict[str, Any], home: Home) -> int:
                     rows += tables.fill(connection, table, lines)
             command.upgrade(config, "head")
             adopting.adopt(connection, home, header["schema"])
+            audit.append(connection, Action.BACKUP_RESTORE, file, details=told | {"rows": rows})
         return rows
     finally:
         store.close()
@@ -171,9 +186,9 @@ def _is_there(connection: Connection, folder: Path) -> bool:
     metadata.reflect(connection)
     if "audit" not in metadata.tables:
         return False
-    audit: Table = metadata.tables["audit"]
-    last = connection.execute(  # of what the upgrade itself did not tell
-        select(audit.c.seq, audit.c.hash).where(audit.c.action != Action.AUDIT_STATE).order_by(audit.c.seq.desc()).limit(1)
+    log: Table = metadata.tables["audit"]
+    last = connection.execute(
+        select(log.c.seq, log.c.hash).where(log.c.action.not_in(_OWN_ROWS)).order_by(log.c.seq.desc()).limit(1)
     ).one_or_none()
     rows = connection.execute(select(func.count()).select_from(metadata.tables["versions"])).scalar_one()
     if last is None and rows == 0:
@@ -182,7 +197,7 @@ def _is_there(connection: Connection, folder: Path) -> bool:
     with (folder / "audit.jsonl").open("rb") as lines:
         for line in lines:
             row = json.loads(line)
-            told = row if row["action"] != Action.AUDIT_STATE else told
+            told = row if row["action"] not in _OWN_ROWS else told
     if last is None or (last.seq, last.hash) != (told.get("seq"), told.get("hash")):
         raise _not_empty(str(connection.engine.url.render_as_string(hide_password=True)))
     return True
