@@ -67,7 +67,9 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
 def progress(run: Path) -> dict[str, Any]:
     """What the run last told of itself, its state and figures; empty before it began."""
     told = _object(run / PROGRESS) or {}
-    return {name: value for name, value in told.items() if value is None or _is_figure(value) or name == "state"}
+    return {
+        name: value for name, value in told.items() if value is None or _is_figure(value) or (name, type(value)) == ("state", str)
+    }
 
 
 def result(run: Path) -> dict[str, Any] | None:
