@@ -2,12 +2,14 @@
 
 `quick` ends well, `worse` is refused by its gate, `slow` steps until it is asked to stop and saves then, `broken` fails with
 an error, `killed` is killed each time, `once` is killed the first time only. `spy` looks at files that are none of its own, `hangs`
-does nothing for ever, `deaf` too once it was asked to end, `floods` writes output without end. What was ordered through the API is prepared
+does nothing for ever, `deaf` too once it was asked to end, `floods` writes output without end, `vandal` leaves rubbish in its folder, `squats`
+leaves a process that keeps the folder's lock. What was ordered through the API is prepared
 first; `unfit` is found wrong then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -47,7 +49,7 @@ def main() -> None:
             sys.exit(130)
         if name == "broken":
             sys.exit("the disk is full")
-        if name == "killed" or (name == "once" and step == 3):
+        if name in ("killed", "vandal", "squats") or (name == "once" and step == 3):
             os.kill(os.getpid(), signal.SIGKILL)
         if name in ("quick", "worse", "once", "spy", "floods") and step >= 5:
             gate = "refused" if name == "worse" else "passed"
@@ -62,8 +64,31 @@ def misbehave(name: str, run: Path, parent: int) -> None:
         for _ in range(3_000):
             say("x" * 100_000 + "\n")
         time.sleep(1)
+    if name == "vandal":
+        vandalise(run)
+    if name == "squats" and os.fork() == 0:
+        squat(run)
     while name == "hangs":
         time.sleep(60)
+
+
+def vandalise(run: Path) -> None:
+    (run / "progress.json").write_text(json.dumps({"steps": "many", "step": [1], "state": {}}))
+    (run / "config.yaml").write_text("[1, 2]")
+    (run / "order.json").write_text('{"model": 1}')
+    (run / "result.json").unlink(missing_ok=True)
+    os.mkfifo(run / "result.json")
+    (run / "train.log").unlink()
+    os.mkfifo(run / "train.log")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def squat(run: Path) -> None:
+    os.setsid()
+    fcntl.flock(os.open(run / ".lock", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+    while not (run / "leave").exists():
+        time.sleep(0.1)
+    os._exit(0)
 
 
 def spy(run: Path, parent: int) -> None:

@@ -69,7 +69,7 @@ def _done(asked: dict[str, Any], settings: Settings, store: Store) -> dict[str, 
         job = _staged(job, document, staging)
         checked = checks.check(
             job, store, settings.layout, engine=settings.engine, document=document,
-            tracking=Tracking(settings.finetune.tracking, addresses=False),
+            tracking=Tracking(settings.finetune.tracking, addresses=False), seen_by=staging.who,
         )  # fmt: skip
         if asked["submit"]:
             file.unlink()
@@ -102,6 +102,8 @@ def _staged(job: JobConfig, document: Document, staging: Staging) -> JobConfig:
 def _submitted(
     job: JobConfig, checked: checks.Checked, workspace: Path, asked: dict[str, Any], staging: Staging, store: Store
 ) -> dict[str, Any]:
+    # "the newest" may be another tomorrow, and another team's
+    job = job.model_copy(update={"base": job.base.model_copy(update={"version": str(checked.base.ref)})})
     runs.keep_config(workspace, job)
     inputs.keep(workspace, job.inputs, checked.sha256)
     runs.keep(workspace, reports.JSON, checked.data.report.as_dict())

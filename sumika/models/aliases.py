@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -13,7 +14,7 @@ from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, not_found
 from sumika.models.moves import Kind, Move
 from sumika.models.names import check_name
-from sumika.models.principals import Principal
+from sumika.models.principals import OPERATOR, Principal
 from sumika.models.registry import Version
 
 _a = schema.aliases
@@ -66,9 +67,31 @@ def seen_by(connection: Connection, who: Principal) -> list[Alias]:
     return [alias for alias in list_all(connection) if who.may_use(alias.name) and who.may_see(alias.owner)]
 
 
-def owners(connection: Connection) -> dict[str, str | None]:
-    """Whose each alias is, by its name."""
-    return {row.name: row.owner for row in connection.execute(select(_a.c.name, _a.c.owner))}
+class Lives(NamedTuple):
+    """Of aliases by their names, as they are now: whose each is, and the id of the move that made it."""
+
+    owners: Mapping[str, str | None]
+    since: Mapping[str, int]
+
+
+def lives(connection: Connection) -> Lives:
+    made = (
+        select(_m.c.alias, func.max(_m.c.id).label("id")).where(_m.c.state == "done", _m.c.generation == 0).group_by(_m.c.alias)
+    )
+    return Lives(
+        {row.name: row.owner for row in connection.execute(select(_a.c.name, _a.c.owner))},
+        {row.alias: row.id for row in connection.execute(made)},
+    )
+
+
+def sees_move(who: Principal, move: Move, now: Lives) -> bool:
+    """Whether `move` is of an alias that `who` may see. One of an alias that was removed, or never came to be, is whose the alias
+    was then: its name may be another team's by now."""
+    if not who.may_use(move.alias):
+        return False
+    if move.alias in now.owners and move.id >= now.since.get(move.alias, 0):
+        return who.may_see(now.owners[move.alias])
+    return who.may_change(move.owner) or (move.owner is None and move.generation == 0)
 
 
 def check_seen(connection: Connection, who: Principal, name: str) -> None:
@@ -110,6 +133,18 @@ def check_trained_by(connection: Connection, who: Principal, name: str, param: s
             f"このキーでは「{name}」を作成できません。利用でき、他チームのものではない名前を指定するか、管理者に依頼してください。",
             status=403,
             param=param,
+        )
+
+
+def check_registered_for(connection: Connection, owner: str, name: str) -> None:
+    """Raises SumikaError `name_taken` (409), where `name` became another's while something was made for it."""
+    owners = {_owner(connection, name)[1], *registry.owners(connection, name)}
+    if owner != OPERATOR and owners - {owner, None}:
+        raise SumikaError(
+            "name_taken",
+            f"'{name}' became another team's while this was made, so it was not registered. Submit the job again under another name.",
+            f"学習中に「{name}」が他チームの名前になったため、登録しませんでした。別の名前でジョブを登録し直してください。",
+            status=409,
         )
 
 
@@ -233,14 +268,15 @@ def abort(connection: Connection, alias: str, *, actor: str, reason: str) -> Mov
         )
     move = moves.add(
         connection, alias, "abort", from_id=now.canary_id, to_id=now.version_id, generation=now.generation,
-        actor=actor, reason=reason,
+        actor=actor, reason=reason, owner=now.owner,
     )  # fmt: skip
     finish(connection, move, None)
     return moves.get(connection, move.id)
 
 
 def remove(connection: Connection, name: str, *, actor: str, reason: str) -> Alias:
-    """Remove an alias and its limits. Its history stays; engines that no other alias needs are ended by the supervisor.
+    """Remove an alias, its limits and this month's count. Its history stays, for administrators and whose it was; engines that no
+    other alias needs are ended by the supervisor.
 
     Raises:
         SumikaError: `not_found`; `move_open` and `canary_running` (409), until those are ended.
@@ -251,6 +287,8 @@ def remove(connection: Connection, name: str, *, actor: str, reason: str) -> Ali
     connection.execute(delete(_a).where(_a.c.name == name))
     if limits.find(connection, ("alias", name)) != limits.NONE:
         limits.clear(connection, ("alias", name))
+    totals = schema.usage_totals
+    connection.execute(delete(totals).where(totals.c.kind == "alias", totals.c.name == name))
     served = str(registry.by_id(connection, alias.version_id).ref)
     audit.append(connection, Action.ALIAS_REMOVE, name, reason=reason, actor=actor, details={"version": served})
     return alias
@@ -308,7 +346,7 @@ def _ask(
 ) -> Move:
     return moves.add(
         connection, alias, kind, from_id=now.version_id if now else None, to_id=to_id,
-        generation=now.generation if now else 0, actor=actor, reason=reason, share=share, owner=owner,
+        generation=now.generation if now else 0, actor=actor, reason=reason, share=share, owner=now.owner if now else owner,
     )  # fmt: skip
 
 

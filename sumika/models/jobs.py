@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from sumika.models import audit, clock, ownership, schema
 from sumika.models.audit import Action
@@ -104,13 +105,17 @@ def of_run(connection: Connection, run: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def next_up(connection: Connection) -> Job | None:
-    """What a worker should take: of the queued jobs, and of those whose worker died, the one of highest priority, then the oldest."""
+def next_up(connection: Connection, besides: Collection[int] = ()) -> Job | None:
+    """What a worker should take: of the queued jobs, and of those whose worker died, the one of highest priority, then of the owner
+    whose last job was begun longest ago, then the oldest. `besides`: ids of jobs that can't be taken now."""
     now, silence = datetime.now(UTC), timedelta(seconds=LOST_S)
     # A sign from the future is of a worker that died before the clock was put back.
     silent = or_(_j.c.beat_at < clock.spell(now - silence), _j.c.beat_at > clock.spell(now + silence))
     may = or_(_j.c.state == "queued", _j.c.state.in_(("running", "stopping")) & silent)
-    row = connection.execute(select(_j).where(may).order_by(_j.c.priority.desc(), _j.c.id).limit(1)).one_or_none()
+    begun = select(_j.c.owner, func.max(_j.c.started_at).label("at")).group_by(_j.c.owner).subquery()
+    turns = (_j.c.priority.desc(), func.coalesce(begun.c.at, ""), _j.c.id)
+    query = select(_j).join(begun, begun.c.owner == _j.c.owner).where(may, _j.c.id.not_in(besides))
+    row = connection.execute(query.order_by(*turns).limit(1)).one_or_none()
     return None if row is None else _job(row)
 
 

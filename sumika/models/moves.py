@@ -28,7 +28,7 @@ _to = schema.versions.alias("to_version")
 @dataclass(frozen=True, slots=True)
 class Move:
     """A wish to change where `alias` leads, made when the alias was at `generation`. `share`: percent, of a canary.
-    `owner`: whose the alias will be, where it is a new one."""
+    `owner`: whose the alias was when this was asked, or will be, where it is a new one."""
 
     id: int
     alias: str

@@ -102,6 +102,12 @@ def submit(
         raise
 
 
+def of_job(connection: Connection, job_id: int) -> Asked | None:
+    """What was asked of a job; None where it did not come through the API."""
+    row = connection.execute(_query().where(_o.c.job_id == job_id)).one_or_none()
+    return None if row is None else _order(row).asked
+
+
 def read(folder: Path) -> Asked | None:
     """What was asked of the run in `folder`; None where it did not come through the API."""
     told = runfiles.order(folder)

@@ -159,8 +159,11 @@ def find_digest(connection: Connection, name: str, digest: str, base: Version | 
     return _version(row) if row else None
 
 
-def newest(connection: Connection, name: str) -> Version | None:
-    row = connection.execute(_COLUMNS.where(_v.c.name == name, _v.c.removed_at.is_(None)).order_by(_v.c.number.desc())).first()
+def newest(connection: Connection, name: str, seen_by: Principal | None = None) -> Version | None:
+    """`seen_by`: of those that are this one's to see; None: of all."""
+    seen = [] if seen_by is None else ownership.seen_by(_v, seen_by)
+    query = _COLUMNS.where(_v.c.name == name, _v.c.removed_at.is_(None), *seen).order_by(_v.c.number.desc())
+    row = connection.execute(query).first()
     return _version(row) if row else None
 
 

@@ -1,9 +1,15 @@
-"""What a training run's folder holds for whoever watches: written by `sumika.finetune`, read here by name."""
+"""What a training run's folder holds for whoever watches: written by `sumika.finetune`, read here by name.
+
+A training may write anything there, and who watches is the gateway and the worker of every team: a pipe, a link, a file without
+end and JSON of another shape are read as what is not there.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +26,9 @@ DATA = "data-report.json"
 # Where the files lie that the job names, and their hashes (`finetune/data/inputs.py`).
 INPUTS = "inputs.json"
 _TAIL_BYTES = 32_768
+# Of a file of a run: a report of 10,000 files of data is some 8 MiB, metrics of a million steps are 100 MiB.
+_MOST_BYTES = 32 * 2**20
+_NAMES = ("code", "param", "en", "ja")
 
 
 def create(runs: Path, job: str) -> Path:
@@ -40,18 +49,27 @@ def order(run: Path) -> dict[str, Any] | None:
 
 
 def checked(run: Path) -> dict[str, Any] | None:
-    """What the check of such a job found: figures, or `error`; None before it ended."""
-    return _object(run / CHECKED)
+    """What the check of such a job found: `memory_bytes` among its figures, or `error`; None before it ended."""
+    told = _object(run / CHECKED) or {}
+    error = told.get("error")
+    if isinstance(error, dict):
+        texts = {name: error[name][:_TAIL_BYTES] for name in _NAMES if isinstance(error.get(name), str)}
+        return {"error": texts} if {"en", "ja"} <= texts.keys() else None
+    return told if type(told.get("memory_bytes")) is int else None
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
     """Steps with the folders of their checkpoints, the oldest first, unread."""
-    return sorted((int(path.name.removeprefix("step-")), path) for path in (run / CHECKPOINTS).glob("step-*"))
+    steps = ((path.name.removeprefix("step-"), path) for path in (run / CHECKPOINTS).glob("step-*"))
+    return sorted((int(step), path) for step, path in steps if step.isdecimal() and step.isascii())
 
 
 def progress(run: Path) -> dict[str, Any]:
-    """What the run last told of itself; empty before it began."""
-    return _object(run / PROGRESS) or {}
+    """What the run last told of itself, its state and figures; empty before it began."""
+    told = _object(run / PROGRESS) or {}
+    return {
+        name: value for name, value in told.items() if value is None or _is_figure(value) or (name, type(value)) == ("state", str)
+    }
 
 
 def result(run: Path) -> dict[str, Any] | None:
@@ -71,25 +89,17 @@ def inputs(run: Path) -> dict[str, Any]:
 
 def config(run: Path) -> str:
     """The job as it was resolved, as YAML; empty where the folder is gone."""
-    try:
-        return (run / CONFIG).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
+    return (_read(run / CONFIG) or b"").decode(errors="replace")
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The logged steps; a line that a kill cut short is left out."""
-    return list(_lines(run / METRICS))
+    """The logged steps, the last of very many; a line that a kill cut short is left out."""
+    return [line for line in _lines(run / METRICS) if _is_figure(line.get("step"))]
 
 
 def tail(run: Path, lines: int) -> str:
     """The last lines of the log; progress bars' carriage returns count as line ends."""
-    try:
-        with (run / LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
+    return "\n".join((_read(run / LOG, _TAIL_BYTES, tail=True) or b"").decode(errors="replace").splitlines()[-lines:])
 
 
 def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,14 +113,39 @@ def dotted(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
 
 def _object(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        value = _parsed(_read(path) or b"")
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                yield json.loads(line)
+    for line in (_read(path, tail=True) or b"").splitlines():
+        with suppress(ValueError, RecursionError):
+            value = _parsed(line)
+            if isinstance(value, dict):
+                yield value
+
+
+def _parsed(text: bytes) -> Any:
+    """NaN and the like, which no answer of ours can hold, are None."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def _read(path: Path, most: int = _MOST_BYTES, *, tail: bool = False) -> bytes | None:
+    """None where no regular file lies that we may read, or a longer one; of that `tail` reads the end."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or (status.st_size > most and not tail):
+            return None
+        return os.pread(fd, most, max(0, status.st_size - most))
+    finally:
+        os.close(fd)
+
+
+def _is_figure(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]

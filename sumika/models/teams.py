@@ -100,6 +100,17 @@ def remove(connection: Connection, name: str) -> Team:
     return team
 
 
+def folder(connection: Connection, name: str, team_id: str) -> str:
+    """What a team's folder for data is called: as the team, or by its id where an older team bore the name, whose data it is not to
+    read. The audit log and ended keys tell of older ones."""
+    removed = select(schema.audit.c.seq).where(schema.audit.c.action == Action.TEAM_REMOVE, schema.audit.c.object == name)
+    ended = select(_k.c.id).where(_k.c.team == name, _k.c.team_id != team_id)
+    older = any(
+        connection.scalar(query.limit(1)) is not None for query in (removed.where(schema.audit.c.outcome == "done"), ended)
+    )
+    return team_id if older else name
+
+
 def _forget_counts(connection: Connection, name: str) -> None:
     """What budgets are held against; the requests themselves stay in the table `usage`."""
     totals = schema.usage_totals

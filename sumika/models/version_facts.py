@@ -33,11 +33,11 @@ def whole(connection: Connection, version: Version, home: Home, seen_by: Princip
     """Everything: `brief`, its files, adapters on it, reference, and every move to it or away from it. `seen_by`: without what
     is not this one's to see; None: the operator, who sees all."""
     known = aliases.list_all(connection) if seen_by is None else aliases.seen_by(connection, seen_by)
-    there = {alias.name for alias in known}
+    lives = aliases.lives(connection)
     moved = [
         m
         for m in moves.history(connection, limit=_ALL_MOVES)
-        if version.ref in (m.from_ref, m.to_ref) and (seen_by is None or m.alias in there)
+        if version.ref in (m.from_ref, m.to_ref) and (seen_by is None or aliases.sees_move(seen_by, m, lives))
     ]
     adapters = [v for v in registry.list_all(connection) if v.base_id == version.id]
     return {

@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 from sumika.models import aliases, audit, batches, files, jobs, keys, moves, orders, registry
 from sumika.models.actor import Actor
 from sumika.models.keys import Key
-from sumika.models.moves import Move
 from sumika.models.names import VersionRef
 from sumika.models.principals import Principal
 from sumika.models.store import Store
@@ -53,11 +52,6 @@ def managed_key(connection: Connection, who: Principal, key_id: str) -> Key:
     return key
 
 
-def sees_move(who: Principal, move: Move, owners: Mapping[str, str | None]) -> bool:
-    """Whether `move` is of an alias that `who` may see (`owners`: of all); one that never came to be is whose move it was."""
-    return who.may_use(move.alias) and who.may_see(owners.get(move.alias, move.owner))
-
-
 def _alias(connection: Connection, who: Principal, name: str, acts: bool) -> None:
     (aliases.check_moved_by if acts else aliases.check_seen)(connection, who, name)
 
@@ -81,7 +75,7 @@ def _key(connection: Connection, who: Principal, name: str, acts: bool) -> None:
 
 
 def _move(connection: Connection, who: Principal, name: str, acts: bool) -> None:  # noqa: ARG001
-    if not _is_number(name) or not sees_move(who, moves.get(connection, int(name)), aliases.owners(connection)):
+    if not _is_number(name) or not aliases.sees_move(who, moves.get(connection, int(name)), aliases.lives(connection)):
         raise moves.no_such_move(name)
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from sumika.finetune import runs
 from sumika.finetune.queue.child import LOG
-from sumika.models import differences, jobs, registry
+from sumika.models import differences, jobs, registry, runfiles
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.jobs import Job
@@ -251,3 +251,22 @@ def test_what_was_trained_is_registered_by_the_worker(queue: Queue, tmp_path: Pa
     assert made.base == base.ref and made.meta["training"]["run"] == job.run
     assert differences.find(queue.home.artifacts / made.folder, made.digest) == []
     assert runs.result(folder)["version"] == "pets@1" and not (folder / ".private").exists()  # type: ignore[index]
+
+
+def test_what_one_training_leaves_stops_no_other(queue: Queue) -> None:
+    vandal, next_one = queue.submit("vandal", priority=1), queue.submit("quick")
+    worker = queue.start()
+    assert queue.over(next_one).state == "done"
+    ended = queue.over(vandal)
+    assert ended.state == "failed" and ended.note is not None and "can't be used" in ended.note["en"]
+    assert worker.poll() is None
+    assert runfiles.progress(queue.folder(ended)) == {}
+
+
+def test_lock_that_somebody_keeps_holds_up_its_own_job_alone(queue: Queue) -> None:
+    squatter = queue.submit("squats", priority=1)
+    worker = queue.start()
+    queue.until(squatter, lambda job: job.attempts == 1 and job.state == "queued")
+    assert queue.over(queue.submit("quick")).state == "done"
+    (queue.folder(queue.job(squatter)) / "leave").touch()
+    assert queue.over(squatter).state == "failed" and worker.poll() is None

@@ -20,6 +20,7 @@ from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.names import VersionRef
 from sumika.models.orders import Asked
 from sumika.models.principals import EVERYTHING, ROLES, Role, Sensitivity
 from sumika.models.registry import Version
@@ -433,3 +434,74 @@ async def test_job_for_an_alias_of_another_team_or_beyond_the_key_is_refused(
     if path.endswith("jobs"):
         answer = await client.post(path, headers=small, json={"config": config.replace("ALIAS", ours["alias"])})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sensitivity_refused")
+
+
+async def test_moves_of_an_alias_that_was_removed_are_whose_it_was(world: World, client: httpx.AsyncClient) -> None:
+    """Also once its name is another team's: versions, reasons and who asked."""
+    theirs = world.things(THEIRS)
+    with world.store.write(by=SYSTEM) as connection:
+        owner, version = teams.get(connection, THEIRS).id, registry.get(connection, VersionRef.parse(theirs["ref"]))
+        for version_of in (version, world.base):
+            move = aliases.ask_deploy(connection, "passed-on", version_of, actor="k-theirs", reason="geheim", owner=owner)
+            aliases.finish(connection, move, None)
+        aliases.remove(connection, "passed-on", actor="k-theirs", reason="")
+        (last, first) = moves.history(connection, "passed-on")
+    ours, other, admin = (
+        {"authorization": f"Bearer {world.key(role, team)}"}
+        for role, team in (("engineer", OURS), ("engineer", THEIRS), ("admin", OURS))
+    )
+
+    async def reached(headers: dict[str, str]) -> set[int]:
+        listed = {move["id"] for move in (await client.get("/admin/v1/moves?alias=passed-on", headers=headers)).json()["data"]}
+        shown = {
+            move.id
+            for move in (first, last)
+            if (await client.get(f"/admin/v1/moves/{move.id}", headers=headers)).status_code == 200
+        }
+        assert listed & {first.id, last.id} == shown
+        return shown
+
+    async def seen_whole(headers: dict[str, str]) -> set[int]:
+        found = await client.get("/admin/v1/versions/base@1", headers=headers)
+        return {move["id"] for move in found.json()["moves"]} & {first.id, last.id}
+
+    assert await reached(ours) == set() == await seen_whole(ours)
+    assert await reached(other) == await reached(admin) == {first.id, last.id}
+    with world.store.write() as connection:
+        made = aliases.ask_deploy(
+            connection, "passed-on", world.base, actor="test", reason="", owner=teams.get(connection, OURS).id
+        )
+        aliases.finish(connection, made, None)
+    assert await reached(ours) == set() == await seen_whole(ours)
+    told = (await client.get("/admin/v1/aliases/passed-on", headers=ours)).json()
+    assert [move["id"] for move in told["moves"]] == [made.id]
+    assert await reached(other) == await reached(admin) == {first.id, last.id}
+    assert (await client.get(f"/admin/v1/moves/{made.id}", headers=other)).status_code == 404
+
+
+@pytest.mark.parametrize("named", ["{ref}", "{name}", "private@1", "private"])
+async def test_version_of_another_team_is_no_base_to_train_on(
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("SUMIKA_HOME", str(world.home.root))
+    theirs, ours = world.things(THEIRS), world.things(OURS)
+    with world.store.write() as connection:
+        if registry.newest(connection, "private") is None:
+            owner = teams.get(connection, THEIRS).id
+            registry.add(connection, "private", kind="base", folder="private/1", digest="p", owner=owner)
+        who = keys.get(connection, ours["key_id"]).principal
+        file = files.made(who.owner, who.id, "fine-tune", "rows.jsonl", 2, "0" * 64, None, "internal")
+        files.add(connection, file)
+    (world.home.files / f"{file.id}.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    headers = {"authorization": f"Bearer {world.key('engineer', OURS)}"}
+    named = named.format(ref=theirs["ref"], name=theirs["alias"])
+    nothing = "nothing@1" if "@" in named else "nothing"
+
+    async def told(path: str, name: str) -> tuple[int, str]:
+        config = CONFIG.replace("DATA", file.id).replace("ALIAS", ours["alias"]).replace("base@1", name)
+        body = {"config": config} if "jobs" in path and "fine_tuning" not in path else {"model": name, "training_file": file.id}
+        answer = await client.post(path, headers=headers, json=body)
+        return answer.status_code, answer.text.replace(name, "NAME")
+
+    for path in ("/admin/v1/jobs/check", "/v1/fine_tuning/jobs"):
+        assert await told(path, named) == await told(path, nothing)

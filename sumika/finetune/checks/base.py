@@ -18,6 +18,7 @@ from sumika.finetune.shape import Shape
 from sumika.models import catalog, registry, yamlfile
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.names import VersionRef
+from sumika.models.principals import Principal
 from sumika.models.registry import Version
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
@@ -28,13 +29,15 @@ _WRITES = re.compile(r"For(?:CausalLM|ConditionalGeneration)$|LMHeadModel$")
 _PROBE = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
 
 
-def find(config: JobConfig, store: Store, findings: Findings) -> Version | None:
-    """The version that base.version names, where it is a base."""
+def find(config: JobConfig, store: Store, findings: Findings, seen_by: Principal | None = None) -> Version | None:
+    """The version that base.version names, where it is a base. `seen_by`: what is not this one's to see is not there; None: the
+    operator, who sees all."""
     text = config.base.version
     try:
         with store.read() as connection:
-            newest = None if "@" in text else registry.newest(connection, text)
-            found = newest or registry.get(connection, VersionRef.parse(text) if "@" in text else VersionRef(text, 1))
+            newest = None if "@" in text else registry.newest(connection, text, seen_by)
+            ref = newest.ref if newest else VersionRef.parse(text) if "@" in text else VersionRef(text, 1)
+            found = registry.get(connection, ref) if seen_by is None else registry.seen(connection, seen_by, ref)
     except SumikaError as error:
         findings.add("base.version", error.en, error.ja)
         return None

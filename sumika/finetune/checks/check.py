@@ -10,6 +10,7 @@ from sumika.finetune.config import JobConfig
 from sumika.finetune.device import Device
 from sumika.finetune.tracking import Tracking
 from sumika.models.home import Home
+from sumika.models.principals import Principal
 from sumika.models.settings import EngineSettings
 from sumika.models.store import Store
 from sumika.models.yamlproblems import Document
@@ -24,11 +25,13 @@ def check(
     device: Device | None = None,
     document: Document | None = None,
     tracking: Tracking | None = None,
+    seen_by: Principal | None = None,
 ) -> Checked:
     """Everything that can be known to fail without loading weights, in seconds. All that one stage finds is told at once.
 
     `engine`: what the stack here is started with; None leaves its limit out. `device`: None looks at this machine.
     `document`: the file the job was read from, for its lines. `tracking`: the MLflow servers that it may name; None: any address.
+    `seen_by`: who sent it, for whom another team's versions are not there; None: the operator.
 
     Raises:
         SumikaError: `bad_config`, at the keys; `bad_data`, at the rows.
@@ -40,7 +43,7 @@ def check(
     if engine is not None:
         bases.check_rank(config, engine, findings)
     machine.check_device(config, device, findings)
-    base = bases.find(config, store, findings)
+    base = bases.find(config, store, findings, seen_by)
     folder = home.artifacts / base.folder if base is not None else None
     shape = bases.read_shape(folder, findings) if folder is not None else None
     chat = None

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from sumika.finetune.data.files import KINDS, MOST_FILES, is_beside
 from sumika.finetune.data.inputs import Inputs
-from sumika.models import files
+from sumika.models import files, teams
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
 from sumika.models.principals import Principal, Sensitivity
@@ -105,7 +105,7 @@ class Staging:
     @contextmanager
     def _team_file(self, name: Path) -> Iterator[int]:
         """A descriptor of what lies at `name` in the team's folder: a regular file or a folder."""
-        team, parts = self.who.team, PurePosixPath(name).parts
+        team, parts = self._team_folder(), PurePosixPath(name).parts
         if (
             self._team_folders is None
             or team is None
@@ -128,6 +128,12 @@ class Staging:
             yield fd
         finally:
             os.close(fd)
+
+    def _team_folder(self) -> str | None:
+        if self._team_folders is None or self.who.team is None or self.who.team_id is None:
+            return None
+        with self._store.read() as connection:
+            return teams.folder(connection, self.who.team, self.who.team_id)
 
     def _opened(self, part: str, folder: int) -> int:
         try:

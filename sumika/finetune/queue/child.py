@@ -52,7 +52,8 @@ class Child:
         self._kill_at: float | None = None
         self._swept = False
         view = private.make()
-        fd = os.open(run / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        # Not blocking: where an attempt before this one left a pipe, nobody reads it.
+        fd = os.open(run / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
             argv = [
                 *command,

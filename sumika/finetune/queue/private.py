@@ -7,30 +7,36 @@ takes that from there, checks it as it checks any import, and registers it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, event, insert, select
 
 from sumika.finetune import runs
+from sumika.finetune.queue import grants
 from sumika.models import aliases, importing, orders, registry, schema
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home, write_atomically
 from sumika.models.jobs import Job
 from sumika.models.names import VersionRef
-from sumika.models.principals import OPERATOR
+from sumika.models.principals import OPERATOR, Principal
 from sumika.models.registry import Version
 from sumika.models.sandbox import View
-from sumika.models.sandbox.view import without
 from sumika.models.settings import Settings
 from sumika.models.shelf import Shelf
 from sumika.models.store import Store
 
 _FOLDER = ".private"
 _SETTINGS = "sumika.yaml"
+# Of the store that a training leaves: it holds the versions that it was given, and one.
+_MOST_VERSIONS = 50
+_LONGEST_LOOK_S = 10.0
+_LARGEST = 64 * 2**20
+_WORKER = Principal("worker", "worker", "admin")
 
 
 class PrivateHome:
@@ -42,20 +48,19 @@ class PrivateHome:
         self._run = self._home.runs / job.run
         self._private = Home(self._run / _FOLDER)
         self._url = f"sqlite:///{self._private.database}"
-        order = orders.read(self._run)
-        config = _read(self._run / runs.CONFIG)
-        # The job's row goes before its file, which an attempt before this one may have written to.
-        self._alias: str = job.alias or (order.name if order else config.get("serve", {}).get("alias", job.name))
-        self._base = self._find_base(order.model if order else config.get("base", {}).get("version", ""))
-        self._files = [order.training_file, *([order.validation_file] if order.validation_file else [])] if order else []
-        self._data = list(_data(config, self._home.root))
-        mlflow = config.get("track", {}).get("mlflow")
-        self._tracking = [server for server in settings.finetune.tracking if server.name == mlflow]
-        self._network = bool(mlflow) or config.get("train", {}).get("gpus", 1) != 1
+        with store.read() as connection:
+            order = orders.of_job(connection, job.id)
+        granted = grants.kept(self._home.runs, job, lambda: grants.of(job, order, self._run, self._home.root, self._newest))
+        self._alias = granted.alias
+        self._base = self._find_base(granted.base)
+        self._files = granted.files
+        self._data = [Path(path) for path in granted.data]
+        self._tracking = [server for server in settings.finetune.tracking if server.name == granted.mlflow]
+        self._network = granted.network
 
     def make(self) -> View:
         """Lay it out anew, unless an attempt before this one came as far as registering; what the training sees."""
-        if self._registered() is None:
+        if not self._came_to_register():
             shutil.rmtree(self._private.root, ignore_errors=True)
             for folder in (self._private.root, self._private.artifacts, self._private.files):
                 folder.mkdir(mode=0o700)
@@ -87,16 +92,21 @@ class PrivateHome:
         made = self._registered()
         if made is None or self._base is None:
             return None
-        known = self._known()
-        version = known or importing.import_adapter(
-            self._store, self._home, self._alias, self._folder_of(made), base=self._base.ref,
-            max_lora_rank=self._settings.engine.max_lora_rank, gate=made.gate, meta=made.meta,
-            owner=None if self._job.owner == OPERATOR else self._job.owner,
-        )  # fmt: skip
+        version = self._known() or self._import(made, self._base)
         told = runs.result(self._run) or {}
         runs.keep(self._run, runs.RESULT, told | {"version": str(version.ref), "gate": version.gate})
         shutil.rmtree(self._private.root, ignore_errors=True)
         return version
+
+    def _import(self, made: Version, base: Version) -> Version:
+        """Raises SumikaError `name_taken` (409); as `importing.import_adapter`."""
+        with self._store.read() as connection:
+            aliases.check_registered_for(connection, self._job.owner, self._alias)
+        return importing.import_adapter(
+            self._store, self._home, self._alias, self._folder_of(made), base=base.ref,
+            max_lora_rank=self._settings.engine.max_lora_rank, gate=made.gate, meta=made.meta,
+            owner=None if self._job.owner == OPERATOR else self._job.owner,
+        )  # fmt: skip
 
     def _folder_of(self, made: Version) -> Path:
         """Raises SumikaError `bad_result`, where the training's own store names a folder that is not its own."""
@@ -114,11 +124,26 @@ class PrivateHome:
             found = (version for version in registry.list_all(connection) if version.ref.name == self._alias)
             return next((version for version in found if _run_of(version) == self._job.run), None)
 
+    def _came_to_register(self) -> bool:
+        try:
+            return self._registered() is not None
+        except Exception:  # an edge: what an attempt before this one left may be anything
+            return False
+
     def _registered(self) -> Version | None:
         if not self._private.database.is_file():
             return None
-        with closing(Store(self._url)) as store, store.read() as connection:
-            return next((version for version in registry.list_all(connection) if _run_of(version) == self._job.run), None)
+        with closing(Store(self._url)) as store:
+            _bound(store)
+            with store.read() as connection:
+                _check_plain(connection, self._private.database)
+                found = registry.page(connection, _WORKER, limit=_MOST_VERSIONS)
+        return next((version for version in found if _run_of(version) == self._job.run), None)
+
+    def _newest(self, name: str) -> str:
+        """The version that a base's name stands for now; another may be the newest at a later attempt."""
+        base = self._find_base(name)
+        return name if base is None else str(base.ref)
 
     def _find_base(self, name: str) -> Version | None:
         try:
@@ -172,30 +197,25 @@ def _run_of(version: Version) -> Any:
     return training.get("run") if isinstance(training, dict) else None
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return {key: part for key, part in value.items() if isinstance(part, dict)} if isinstance(value, dict) else {}
+def _bound(store: Store) -> None:
+    """A file that is damaged on purpose may be walked through without end."""
+
+    @event.listens_for(store.engine, "connect")
+    def bound(connection: Any, _: Any) -> None:
+        until = time.monotonic() + _LONGEST_LOOK_S
+        connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
 
 
-def _data(config: Any, home: Path) -> Iterator[Path]:
-    """The files and folders of a job; nothing that would show it the home itself, or what lies at its top (keys, the database)."""
-    for path in map(Path.absolute, _paths(config)):
-        real = path.resolve()
-        if path.exists() and real.parent != home:
-            yield from without(path, home) if home.is_relative_to(real) else [path]
+def _check_plain(connection: Connection, file: Path) -> None:
+    """What a training wrote may be a view or a column that is computed without end, or fill the memory.
 
-
-def _paths(config: Any) -> Iterator[Path]:
-    """What data.train, evaluate.held_out, and `path` of sources and suites name."""
-    if isinstance(config, dict):
-        for key, value in config.items():
-            named = value if isinstance(value, list) else [value]
-            if key in ("path", "train", "held_out"):
-                yield from (Path(text) for text in named if isinstance(text, str))
-            yield from _paths(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _paths(value)
+    Raises:
+        SumikaError: `bad_result`.
+    """
+    kinds = [row.type for row in connection.exec_driver_sql("PRAGMA table_list('versions')")]
+    computed = [row.name for row in connection.exec_driver_sql("PRAGMA table_xinfo('versions')") if row.hidden]
+    if kinds != ["table"] or computed or file.stat().st_size > _LARGEST:
+        raise SumikaError(
+            "bad_result", "What the training left is no list of versions, so it is not taken. Resume the job, and look at its log.",
+            "学習の結果が版の一覧ではないため、取り込みません。ログを確認し、ジョブを再開してください。", status=409,
+        )  # fmt: skip

@@ -7,7 +7,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
@@ -91,8 +92,21 @@ class Worker:
         status = child.ended()
         if status is None or (_succeeded(child, status) and not child.register()):
             return
-        self._ended(child, status, cancelled=state == "stopping")
+        with self._spoilt(child.job):
+            self._ended(child, status, cancelled=state == "stopping")
         self._children.remove(child)
+
+    @contextmanager
+    def _spoilt(self, job: Job) -> Iterator[None]:
+        """What an attempt left may be anything, and ends that job at most: not the worker, which has other teams' jobs."""
+        try:
+            yield
+        except SumikaError:
+            raise
+        except Exception as error:  # an edge
+            log.error("job %d (%s): what its run's folder holds can't be used (%s)", job.id, job.run, type(error).__name__)
+            with self._store.write() as connection:
+                jobs.end(connection, job, "failed", note=_unusable(error))
 
     def _ended(self, child: Child, status: int, *, cancelled: bool) -> None:
         job, told = child.job, runs.result(child.run)
@@ -134,9 +148,8 @@ class Worker:
         free = [one for one in self._room() if one.gpu not in busy]
         if not free:
             return
-        with self._store.read() as connection:
-            job = jobs.next_up(connection)
-        if job is None or self._held(job):
+        job = self._next()
+        if job is None:
             return
         fitting = max(free, key=lambda one: one.free)
         if job.state == "queued" and fitting.free < job.memory:
@@ -147,7 +160,18 @@ class Worker:
             claimed = jobs.claim(connection, job, self._name, fitting.gpu)
         if claimed is not None:
             log.info("job %d (%s): attempt %d", claimed.id, claimed.run, claimed.attempts)
-            self._children.append(self._begun(claimed))
+            with self._spoilt(claimed):
+                self._children.append(self._begun(claimed))
+
+    def _next(self) -> Job | None:
+        """The first job that nothing holds."""
+        held: list[int] = []
+        while True:
+            with self._store.read() as connection:
+                job = jobs.next_up(connection, held)
+            if job is None or not self._held(job):
+                return job
+            held.append(job.id)
 
     def _begun(self, job: Job) -> Child:
         finetune = self._settings.finetune
@@ -156,8 +180,11 @@ class Worker:
 
     def _held(self, job: Job) -> bool:
         """Whether a training of a worker that died is still saving its checkpoint."""
-        with locks.held(runs.lock_of(self._home.runs / job.run), wait=False) as free:
-            return not free
+        try:
+            with locks.held(runs.lock_of(self._home.runs / job.run), wait=False) as free:
+                return not free
+        except OSError:  # its folder is gone, or no lock can be there: what it begins with says so
+            return False
 
 
 def _sandbox(setting: sandbox.Setting) -> sandbox.Kind:
@@ -179,7 +206,7 @@ def _made(child: Child, told: dict[str, Any]) -> tuple[jobs.State, dict[str, str
         version = child.registered()
     except SumikaError as error:
         return "failed", {"en": error.en, "ja": error.ja}, None
-    gate, ref = (version.gate, str(version.ref)) if version else (told["gate"], told["version"])
+    gate, ref = (version.gate, str(version.ref)) if version else (str(told.get("gate")), str(told.get("version")))
     return "refused" if gate == "refused" else "done", None, ref
 
 
@@ -187,6 +214,14 @@ def _hung(silence_s: float) -> dict[str, str]:
     return {
         "en": f"it neither computed nor wrote anything for {silence_s:.0f} s and was killed; 'sumika finetune resume' goes on from its checkpoint",
         "ja": f"{silence_s:.0f} 秒間、計算も書き込みもなかったため終了させました。sumika finetune resume でチェックポイントから再開できます",
+    }
+
+
+def _unusable(error: Exception) -> dict[str, str]:
+    kind = type(error).__name__
+    return {
+        "en": f"what its run's folder holds can't be used ({kind}); submit the job again, or tell your administrator",
+        "ja": f"実行フォルダーの内容を利用できません({kind})。ジョブを登録し直すか、管理者に連絡してください",
     }
 
 

@@ -62,8 +62,9 @@ def _add_reading(routes: APIRouter, store: Store) -> None:
     @routes.get("/{alias}")
     def show(who: Asker, alias: str) -> dict[str, Any]:
         with store.read() as connection:
-            found = aliases.get(connection, alias)
-            recent = people.named(connection, [move.shown(who) for move in moves.history(connection, alias, limit=10)])
+            found, lives = aliases.get(connection, alias), aliases.lives(connection)
+            seen = [move for move in moves.history(connection, alias, limit=10) if aliases.sees_move(who, move, lives)]
+            recent = people.named(connection, [move.shown(who) for move in seen])
             back = aliases.before(connection, found)
             before = registry.by_id(connection, back) if back else None
             previous = (

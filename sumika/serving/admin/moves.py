@@ -12,7 +12,6 @@ from sumika.models.moves import Move
 from sumika.models.principals import Principal
 from sumika.models.store import Store
 from sumika.serving.admin.asking import After, Asker, Limit, number, page
-from sumika.serving.ownership import sees_move
 
 MoveId = Annotated[int, Path(ge=1, lt=2**63)]
 
@@ -38,10 +37,10 @@ def router(store: Store) -> APIRouter:
 def _reached(connection: Connection, who: Principal, alias: str | None, below: int | None, limit: int) -> list[Move]:
     """The first `limit` moves of aliases that `who` may see."""
     found: list[Move] = []
-    owners = aliases.owners(connection)
+    lives = aliases.lives(connection)
     while len(found) < limit:
         rows = moves.history(connection, alias, limit=limit, below=below)
-        found += [move for move in rows if sees_move(who, move, owners)]
+        found += [move for move in rows if aliases.sees_move(who, move, lives)]
         if len(rows) < limit:
             break
         below = rows[-1].id

@@ -16,7 +16,6 @@ from sumika.models.store import Store, revision
 from sumika.serving.admin.aliases import described
 from sumika.serving.admin.asking import Asker
 from sumika.serving.memory import Meter
-from sumika.serving.ownership import sees_move
 
 
 def router(store: Store, gauge: Meter) -> APIRouter:
@@ -34,8 +33,8 @@ def router(store: Store, gauge: Meter) -> APIRouter:
     @routes.get("/status")
     def status(who: Asker) -> dict[str, Any]:
         with store.read() as connection:
-            reached, owners = aliases.seen_by(connection, who), aliases.owners(connection)
-            under_way = [move.shown(who) for move in moves.list_open(connection) if sees_move(who, move, owners)]
+            reached, lives = aliases.seen_by(connection, who), aliases.lives(connection)
+            under_way = [move.shown(who) for move in moves.list_open(connection) if aliases.sees_move(who, move, lives)]
             return {
                 "sumika": __version__,
                 "revision": revision(connection),

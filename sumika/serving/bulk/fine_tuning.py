@@ -88,7 +88,7 @@ def router(store: Store, home: Home) -> APIRouter:
 
 def _wanted(connection: Connection, who: Principal, asked: NewTuning) -> tuple[Asked, list[File]]:
     """What is asked for, and the files that it is made of. Raises SumikaError: whatever of the request names something that is not there, or is not the asker's to use."""
-    base = _base(connection, asked.model)
+    base = _base(connection, who, asked.model)
     named = {"training_file": asked.training_file, "validation_file": asked.validation_file}
     sources = [_source(connection, who, field, file_id) for field, file_id in named.items() if file_id is not None]
     name = check_name(asked.suffix) if asked.suffix is not None else f"{base.name[:_LONGEST_STEM]}-ft"
@@ -102,9 +102,9 @@ def _wanted(connection: Connection, who: Principal, asked: NewTuning) -> tuple[A
     return wanted, sources
 
 
-def _base(connection: Connection, model: str) -> VersionRef:
+def _base(connection: Connection, who: Principal, model: str) -> VersionRef:
     """Raises SumikaError `model_not_found` (404); `not_a_base`."""
-    version = registry.get(connection, VersionRef.parse(model)) if "@" in model else registry.newest(connection, model)
+    version = registry.seen(connection, who, VersionRef.parse(model)) if "@" in model else registry.newest(connection, model, who)
     if version is None:
         error = not_found(
             "base model", "ベースモデル", model, "'sumika models list' shows those that can be trained on.",
