@@ -10,7 +10,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain, groupby, islice
 
@@ -55,12 +55,12 @@ class ControlText:
 
     def spans(self, tail: str, text: str) -> bool:
         """Whether `text` ends a token that begins in `tail`, the `tail` of what stands before it."""
-        return bool(tail) and self.search(tail + text[: 4 * LONGEST])
+        return bool(tail) and self.search(tail + self._folded_part(text, lambda length: text[:length]))
 
     def tail(self, text: str) -> str:
         """As much of the end of `text` as could begin a token."""
-        end = text[-4 * LONGEST :]
-        return self._fold(end)[-LONGEST:] if self._start.search(end) else ""
+        end = self._folded_part(text, lambda length: text[-length:])[-LONGEST:]
+        return end if self._start.search(end) else ""
 
     def parted(self, text: str) -> str:
         """`text` with a space in each of them: `<|im_end|>` becomes `< |im_end|>`, and the label `USER:` becomes `USER :`.
@@ -89,6 +89,13 @@ class ControlText:
                 for old, _ in run:
                     text = text.replace(old, f"{old[0]} {old[1:]}") if old.strip() else text
         return text
+
+    def _folded_part(self, text: str, part: Callable[[int], str]) -> str:
+        """The folded form of a `part` of `text` in which any token has room, however much of it can't be seen."""
+        length = 4 * LONGEST
+        while len(folded := self._fold(part(length))) < LONGEST and length < len(text):
+            length *= 2
+        return folded
 
     def _fold(self, text: str) -> str:
         folded = text if _is_plain(text) else _folded(text)

@@ -55,6 +55,11 @@ class Asked(Strict):
         return 0
 
     @property
+    def bounds_completion(self) -> bool:
+        """Whether the client set that bound itself, so that the engine keeps to it."""
+        return True
+
+    @property
     def choices(self) -> int:
         """How many answers are generated at once."""
         return 1
@@ -143,6 +148,10 @@ class Generating(Asked):
     def most_completion(self) -> int:
         """Over all choices; `USUAL_TOKENS` each where the client set no bound."""
         return self.choices * (self._bound() or USUAL_TOKENS)
+
+    @property
+    def bounds_completion(self) -> bool:
+        return self._bound() is not None
 
     @property
     def choices(self) -> int:

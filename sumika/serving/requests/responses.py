@@ -218,6 +218,10 @@ class ResponsesRequest(Asked):
         return self.max_output_tokens or USUAL_TOKENS
 
     @property
+    def bounds_completion(self) -> bool:
+        return self.max_output_tokens is not None
+
+    @property
     def uses_tools(self) -> bool:
         return bool(self.tools) and self.tool_choice != "none"
 
