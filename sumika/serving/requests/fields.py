@@ -90,7 +90,7 @@ class Asked(Strict):
 
     @property
     def grammar(self) -> Any:
-        """What an engine makes a grammar of, before it answers; None where the answer is free."""
+        """What an engine makes a grammar of, before it answers: of schemas and the names of functions; None where the answer is free."""
         return None
 
     def upstream(
