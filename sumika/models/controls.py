@@ -115,7 +115,7 @@ def _is_mark(token: str) -> bool:
 
 def _is_marklike(token: str) -> bool:
     """Of what a tokenizer has and does not call special: words of every kind, runs of spaces, HTML, and marks."""
-    return len(token) >= SHORTEST and token[0] + token[-1] in ("<>", "[]", "||") and not is_html(token)
+    return len(token) >= SHORTEST and token[0] + token[-1] in ("<>", "[]", "||", "｜｜") and not is_html(token)
 
 
 def _named(folder: Path, added: Any) -> Iterator[tuple[str, bool]]:

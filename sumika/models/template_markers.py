@@ -14,11 +14,11 @@ _MARKS = re.compile(
     r"|<｜[^<>\s'\"]{1,64}｜>"  # as DeepSeek's tokens are written
     r"|<</?[A-Z]{2,32}>>"  # <<SYS>>
     r"|\[/?[A-Z][A-Z0-9_]{1,64}\]"  # [INST]
-    r"|</?[A-Za-z_][\w.:-]{0,64}[>=]"  # <tool_call>, <function=
+    r"|</?[A-Za-z_][\w.:-]{0,64}(?:[>=]| name=)"  # <tool_call>, <function=, <invoke name=
 )
 # Of `<name>` and its like: templates explain with such words too (`<name>`, `<description>`), which are ordinary text.
 _STEERS = re.compile(
-    r"tool|func|call|param|think|reason|answer|response|observ|inst|sys|user|human|assistant|model|role|turn|channel|message"
+    r"tool|func|call|invoke|param|think|reason|answer|response|observ|inst|sys|user|human|assistant|model|role|turn|channel|message"
     r"|special|image|audio|video|bos|eos|pad|unk|start|end|mask|sep|cls|document",
     re.IGNORECASE,
 )

@@ -121,7 +121,7 @@ def test_sentencepiece_alone_tells_its_control_symbols(tmp_path: Path) -> None:
 
 
 def test_marks_of_the_template_count_and_its_words_do_not(tmp_path: Path) -> None:
-    template = "{# <note_user> #}{{ '[INST]' + x + '<|end|>\\n\\n### 応答:\\n' }}<tools><name>{{ n }}</name><b><function={{ f }}>USER: {% if a<b>c %}"
+    template = "{# <note_user> #}{{ '[INST]' + x + '<|end|>\\n\\n### 応答:\\n' }}<tools><name>{{ n }}</name><b><function={{ f }}><invoke name=\"{{ f }}\"><li name=\"x\">USER: {% if a<b>c %}"
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
     assert set(controls.told_by(tmp_path)["control_tokens"]) == {
         "[INST]",
@@ -129,6 +129,7 @@ def test_marks_of_the_template_count_and_its_words_do_not(tmp_path: Path) -> Non
         "### 応答:",
         "<tools>",
         "<function=",
+        "<invoke name=",
         "USER:",
     }
 
