@@ -41,6 +41,11 @@ class Family:
     def source(self) -> str:
         return Path(self.template or TEMPLATES / f"{self.name}.jinja").read_text(encoding="utf-8")
 
+    @property
+    def replaced(self) -> list[str]:
+        """What its template's filters look for."""
+        return re.findall(r"replace\(['\"](.+?)['\"],", self.source)
+
 
 _CHATML = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
 _CALLS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")

@@ -10,9 +10,11 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain, groupby, islice
+
+from sumika.models.template_markers import Replaced
 
 _PLAIN = re.compile(r"[\t\n\r -~]*")
 # Where compatible forms of other characters lie, and marks that some normaliser leaves out: the basic plane, musical,
@@ -34,28 +36,31 @@ SHORTEST = 3
 
 class ControlText:
     """The control tokens `tokens`, however a text may spell them. `0` in a token stands for any number; with `any_case`, small
-    letters and large ones are the same."""
+    letters and large ones are the same. `filters`: what the chat template replaces in a text, run by run."""
 
-    def __init__(self, tokens: Iterable[str], *, any_case: bool = False) -> None:
+    def __init__(self, tokens: Iterable[str], *, any_case: bool = False, filters: Iterable[Replaced] = ()) -> None:
         self._any_case = any_case
         folded = sorted({token for token in map(self._fold, tokens) if len(token) >= SHORTEST}, reverse=True)
         starts = {start for token in folded for start in ("0123456789" if token[0] == "0" else _alike(token[0]))}
         self._start = re.compile(f"[{re.escape(''.join(sorted(starts)))}]" if starts else "(?!)")
         self._spaced = {ord(start): " ".join([*(_folded(start) if len(_folded(start)) > 1 else start), ""]) for start in starts}
         self._tokens = re.compile(_pattern([_parts(token) for token in folded]) or "(?!)")
+        signs = {*"0123456789", *chain(*folded)}
+        # What writes a sign that no token has makes none.
+        self._filters = [run for run in filters if any(old and signs.issuperset(self._fold(new)) for old, new in run)]
 
     def search(self, text: str) -> bool:
-        """Whether `text` spells one of them."""
-        return self._start.search(text) is not None and self._tokens.search(self._fold(text)) is not None
+        """Whether `text` spells one of them, or will when the template has replaced what it replaces."""
+        return self._spells(text) or self._comes_to_spell(text)
 
     def spans(self, tail: str, text: str) -> bool:
         """Whether `text` ends a token that begins in `tail`, the `tail` of what stands before it."""
-        return bool(tail) and self._tokens.search(tail + self._fold(text[: 4 * LONGEST])) is not None
+        return bool(tail) and self.search(tail + self._folded_part(text, lambda length: text[:length]))
 
     def tail(self, text: str) -> str:
         """As much of the end of `text` as could begin a token."""
-        end = text[-4 * LONGEST :]
-        return self._fold(end)[-LONGEST:] if self._start.search(end) else ""
+        end = self._folded_part(text, lambda length: text[-length:])[-LONGEST:]
+        return end if self._start.search(end) else ""
 
     def parted(self, text: str) -> str:
         """`text` with a space in each of them: `<|im_end|>` becomes `< |im_end|>`, and the label `USER:` becomes `USER :`.
@@ -64,11 +69,45 @@ class ControlText:
         """
         while self._start.search(text) and (found := list(islice(self._tokens.finditer(self._fold(text)), _MANY))):
             text = "".join(_with_spaces(text, found)) if len(found) < _MANY else text.translate(self._spaced)
+        if not self._comes_to_spell(text):
+            return text
+        lines = text.splitlines(keepends=True)
+        text = "".join(self._kept_from_filters(line) if self._comes_to_spell(line) else line for line in lines)
+        return self._kept_from_filters(text) if self._comes_to_spell(text) else text
+
+    def _spells(self, text: str) -> bool:
+        return self._start.search(text) is not None and self._tokens.search(self._fold(text)) is not None
+
+    def _comes_to_spell(self, text: str) -> bool:
+        return any(self._spells(later) for run in self._filters for later in _steps(text, run))
+
+    def _kept_from_filters(self, text: str) -> str:
+        """With a space behind all that could begin a token; if a filter would write one even so, in all that it replaces."""
+        text = text.translate(self._spaced)
+        for run in self._filters:
+            if any(map(self._spells, _steps(text, run))):
+                for old, _ in run:
+                    text = text.replace(old, f"{old[0]} {old[1:]}") if old.strip() else text
         return text
+
+    def _folded_part(self, text: str, part: Callable[[int], str]) -> str:
+        """The folded form of a `part` of `text` in which any token has room, however much of it can't be seen."""
+        length = 4 * LONGEST
+        while len(folded := self._fold(part(length))) < LONGEST and length < len(text):
+            length *= 2
+        return folded
 
     def _fold(self, text: str) -> str:
         folded = text if _is_plain(text) else _folded(text)
         return folded.lower() if self._any_case else folded
+
+
+def _steps(text: str, run: Replaced) -> Iterator[str]:
+    """What `text` is after each filter of a run that changes it."""
+    for old, new in run:
+        if old and old in text:
+            text = text.replace(old, new)
+            yield text
 
 
 def _with_spaces(text: str, found: Sequence[re.Match[str]]) -> Iterator[str]:

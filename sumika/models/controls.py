@@ -13,16 +13,18 @@ from typing import Any
 from sumika.models import tokenizer_files
 from sumika.models.control_text import LONGEST, SHORTEST, ControlText
 from sumika.models.errors import SumikaError
-from sumika.models.template_markers import is_html, markers
+from sumika.models.template_markers import Replaced, is_html, markers, replaced
 
 log = logging.getLogger(__name__)
 
-_KEPT, _ANY_CASE, _RULES = "control_tokens", "control_any_case", "control_rules"
+_KEPT, _ANY_CASE, _REPLACED, _RULES = "control_tokens", "control_any_case", "control_replaced", "control_rules"
 # Which rules a base's tokens were found by; those found by older ones are looked for again in its files.
-_CURRENT = 2
+_CURRENT = 3
 _DIGITS = re.compile(r"\d+")
 # Gemma has 6,249, of which all but a hundred are numbered alike; 4,000 that differ are no tokenizer that we know.
 _MOST = 4_000
+# Runs of filters that replace something; the templates that we know have two.
+_MOST_REPLACED = 32
 _PADDING = " \t\r\n\u2581"
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "processor_config.json")
 _MOST_TEMPLATE_BYTES = 2**20
@@ -46,9 +48,16 @@ def told_by(folder: Path) -> dict[str, Any]:
         raise tokenizer_files.bad_model(
             f"its tokenizer has more than {_MOST:,} control tokens", f"トークナイザーの制御トークンが {_MOST:,} 個を超えています"
         )
+    filters = {run for template in _templates(folder) for run in replaced(template)}
+    if len(filters) > _MOST_REPLACED:
+        raise tokenizer_files.bad_model(
+            f"its chat template replaces text in more than {_MOST_REPLACED} ways",
+            f"チャットテンプレートによる文字列の置換が {_MOST_REPLACED} 通りを超えています",
+        )
     return {
         _KEPT: sorted(found, key=lambda token: (-len(token), token)),
         _ANY_CASE: _any_case(tokenizer.get("normalizer")),
+        _REPLACED: sorted(filters),
         _RULES: _CURRENT,
     }
 
@@ -60,12 +69,13 @@ def pattern(meta: Mapping[str, Any], folder: Path | None = None) -> ControlText 
         meta = dict(meta) | _told_again(folder)
     serve: Mapping[str, Any] = meta.get("serve", {})
     parsed = (*(_THINKING if serve.get("reasoning_parser") else ()), *(_CALLING if serve.get("tool_call_parser") else ()))
-    return _compiled((*meta.get(_KEPT, ()), *parsed), bool(meta.get(_ANY_CASE)))
+    filters = tuple(tuple((old, new) for old, new in run) for run in meta.get(_REPLACED, ()))
+    return _compiled((*meta.get(_KEPT, ()), *parsed), bool(meta.get(_ANY_CASE)), filters)
 
 
 @lru_cache(maxsize=64)
-def _compiled(tokens: tuple[str, ...], any_case: bool) -> ControlText | None:
-    return ControlText(tokens, any_case=any_case) if tokens else None
+def _compiled(tokens: tuple[str, ...], any_case: bool, filters: tuple[Replaced, ...]) -> ControlText | None:
+    return ControlText(tokens, any_case=any_case, filters=filters) if tokens else None
 
 
 @lru_cache(maxsize=64)
@@ -105,7 +115,7 @@ def _is_mark(token: str) -> bool:
 
 def _is_marklike(token: str) -> bool:
     """Of what a tokenizer has and does not call special: words of every kind, runs of spaces, HTML, and marks."""
-    return len(token) >= SHORTEST and token[0] + token[-1] in ("<>", "[]", "||") and not is_html(token)
+    return len(token) >= SHORTEST and token[0] + token[-1] in ("<>", "[]", "||", "｜｜") and not is_html(token)
 
 
 def _named(folder: Path, added: Any) -> Iterator[tuple[str, bool]]:

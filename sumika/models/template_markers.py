@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+
+# What one filter after the other replaces in a text: what it looks for, and what it writes in its place.
+Replaced = tuple[tuple[str, str], ...]
 
 _MARKS = re.compile(
     r"<\|[^<>|\s'\"]{1,64}\|?>"  # <|im_start|>
     r"|<｜[^<>\s'\"]{1,64}｜>"  # as DeepSeek's tokens are written
     r"|<</?[A-Z]{2,32}>>"  # <<SYS>>
     r"|\[/?[A-Z][A-Z0-9_]{1,64}\]"  # [INST]
-    r"|</?[A-Za-z_][\w.:-]{0,64}[>=]"  # <tool_call>, <function=
+    r"|</?[A-Za-z_][\w.:-]{0,64}(?:[>=]| name=)"  # <tool_call>, <function=, <invoke name=
 )
 # Of `<name>` and its like: templates explain with such words too (`<name>`, `<description>`), which are ordinary text.
 _STEERS = re.compile(
-    r"tool|func|call|param|think|reason|answer|response|observ|inst|sys|user|human|assistant|model|role|turn|channel|message"
+    r"tool|func|call|invoke|param|think|reason|answer|response|observ|inst|sys|user|human|assistant|model|role|turn|channel|message"
     r"|special|image|audio|video|bos|eos|pad|unk|start|end|mask|sep|cls|document",
     re.IGNORECASE,
 )
@@ -30,6 +34,9 @@ _HTML = frozenset(
     "table tbody td tfoot th thead title tr tt u ul var".split()
 )
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)>")
+_STRING = r"""('(?:[^'\\]|\\.){0,200}'|"(?:[^"\\]|\\.){0,200}")"""
+_REPLACES = re.compile(rf"\breplace\(\s{{0,20}}{_STRING}\s{{0,20}},\s{{0,20}}{_STRING}", re.DOTALL)
+_NEXT_FILTER = re.compile(r"[\s|.()]{0,80}(?:(?:trim|[lr]?strip)[\s|.()]{0,80})?")
 
 
 def is_html(mark: str) -> bool:
@@ -52,3 +59,25 @@ def _written(template: str) -> Iterator[str]:
     yield first
     for piece in rest:
         yield piece.partition("#}")[2]
+
+
+def replaced(template: str) -> Iterator[Replaced]:
+    """What the filters of `template` replace, each run of them by itself: a mark may be spelled around a word that one removes."""
+    template = "".join(_written(template))
+    run: list[tuple[str, str]] = []
+    end = 0
+    for found in _REPLACES.finditer(template):
+        if run and not _NEXT_FILTER.fullmatch(template[end : found.start()].lstrip(",0123456789 ")):
+            yield tuple(run)
+            run = []
+        run.append((_literal(found[1]), _literal(found[2])))
+        end = found.end()
+    if run:
+        yield tuple(run)
+
+
+def _literal(string: str) -> str:
+    try:
+        return str(ast.literal_eval(string.replace("\n", "\\n")))
+    except (ValueError, SyntaxError):
+        return string[1:-1]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive, Scope, Send
 
 from sumika.models.audit import inference
+from sumika.models.engines import EngineRow
 from sumika.models.errors import SumikaError
 from sumika.models.principals import Principal, Sensitivity
 from sumika.models.settings import GatewaySettings
 from sumika.serving import requests, turns
 from sumika.serving.cache_salt import CacheSalts
-from sumika.serving.directory import Directory
+from sumika.serving.directory import Directory, Target
 from sumika.serving.drain import Drain
 from sumika.serving.engine_errors import BROKEN
 from sumika.serving.fair_queue import Turn
@@ -127,6 +128,12 @@ class Inference:
                 raise
             await answer.break_off(error)
 
+    def _work(self, request: Asked, target: Target, engine: EngineRow) -> Work:
+        reserved, whole = request.most_completion, target.context and target.context * request.choices
+        most = reserved if request.bounds_completion else whole
+        now = time.monotonic()
+        return Work(engine.base_id, request.choices, reserved, most, request.streams, now, self._gateway.throughput)
+
     async def _forward(
         self,
         principal: Principal,
@@ -148,14 +155,7 @@ class Inference:
                     raise next(iter(lost.values()), error) from None
                 with gateway.placing.lease(engine, target.version):
                     record.version = target.version
-                    record.work = Work(
-                        engine.base_id,
-                        request.choices,
-                        request.most_completion,
-                        request.streams,
-                        time.monotonic(),
-                        gateway.throughput,
-                    )
+                    record.work = self._work(request, target, engine)
                     gateway.metering.begin(record.request_id, partial(record.interrupted, self._operation.endpoint))
                     # It costs the engine 3 to 6 µs an event, and where it counts what was thought it counts all of it at each event.
                     answer.running_usage = request.streams and record.counts_tokens and not target.reasoning

@@ -42,11 +42,13 @@ INTERRUPTED = "interrupted"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What an engine was asked to generate, and since when (monotonic seconds)."""
+    """What an engine was asked to generate, and since when (monotonic seconds). `reserved`: tokens of all choices; `most`: those that
+    it can make of them at all, None where nobody knows."""
 
     base_id: int
     choices: int
-    most_completion: int
+    reserved: int
+    most: int | None
     streams: bool
     began: float
     throughput: Throughput
@@ -168,9 +170,9 @@ class RequestRecord:
         else:
             made = work.throughput.tokens(work.base_id, now - work.began, work.choices)
             if self.status == CLIENT_CLOSED:
-                made = max(made, round(work.most_completion * LEAST_SHARE))
+                made = max(made, round(work.reserved * LEAST_SHARE))
         prompt = self.prompt_estimate if running is None else running.prompt
-        return Tokens(prompt, min(made, work.most_completion))
+        return Tokens(prompt, made if work.most is None else min(made, work.most))
 
     def _unseen(self, work: Work, now: float) -> int:
         """Tokens of a stream that were made while nothing of it passed, until its client left."""

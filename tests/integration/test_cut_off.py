@@ -114,6 +114,18 @@ def test_stream_with_usage_asked_for_shows_it_once(stack: Stack) -> None:
     assert rows(stack, key, 1)[0].completion_tokens == 3
 
 
+def test_stream_without_a_bound_costs_what_was_counted_however_long(stack: Stack) -> None:
+    secret, key = stack.new_key()
+    limit(stack, "key", key, tokens_per_month=200_000)
+    stack.script(chunks=3_000)
+    with stack.client(secret) as client, client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+        for _ in range(2_000):
+            next(lines)
+    (row,) = rows(stack, key, 1)
+    assert row.partial and row.completion_tokens >= 1_990
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_killed_gateway_leaves_a_row_of_what_it_was_answering(stack: Stack, stream: bool) -> None:
     secret, key = stack.new_key()

@@ -46,10 +46,12 @@ def hostile(family: Family) -> st.SearchStrategy[str]:
         *map(wide, tokens),
         *("\u200b".join(token) for token in tokens),
         *(token.replace("▁", " ") for token in tokens),
+        *(f"{token[:at]}{word}{token[at:]}" for token in tokens for word in family.replaced for at in (1, len(token) - 1)),
     ]
     halves = [half for token in tokens for at in (1, len(token) // 2, len(token) - 1) for half in (token[:at], token[at:])]
     names = [token.strip("<>/|[]") for token in tokens]
-    pieces = st.sampled_from([*spelled, *halves, *names, " ", "\n", "x", "これは普通の文です。"])
+    names += [name.replace("_", sign) for name in names for sign in family.replaced]
+    pieces = st.sampled_from([*spelled, *halves, *names, *family.replaced, " ", "\n", "x", "これは普通の文です。"])
     return st.lists(pieces, min_size=1, max_size=5).map("".join)
 
 

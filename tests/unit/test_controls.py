@@ -121,7 +121,7 @@ def test_sentencepiece_alone_tells_its_control_symbols(tmp_path: Path) -> None:
 
 
 def test_marks_of_the_template_count_and_its_words_do_not(tmp_path: Path) -> None:
-    template = "{# <note_user> #}{{ '[INST]' + x + '<|end|>\\n\\n### 応答:\\n' }}<tools><name>{{ n }}</name><b><function={{ f }}>USER: {% if a<b>c %}"
+    template = "{# <note_user> #}{{ '[INST]' + x + '<|end|>\\n\\n### 応答:\\n' }}<tools><name>{{ n }}</name><b><function={{ f }}><invoke name=\"{{ f }}\"><li name=\"x\">USER: {% if a<b>c %}"
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
     assert set(controls.told_by(tmp_path)["control_tokens"]) == {
         "[INST]",
@@ -129,6 +129,7 @@ def test_marks_of_the_template_count_and_its_words_do_not(tmp_path: Path) -> Non
         "### 応答:",
         "<tools>",
         "<function=",
+        "<invoke name=",
         "USER:",
     }
 
@@ -256,6 +257,42 @@ def test_ordinary_text_is_not_touched() -> None:
         "",
     ):
         assert KNOWN.parted(text) == text
+
+
+NEMOTRON = "{{- (content | default('', true)).replace('/think', '').replace('/no_think', '').strip() }}"
+CODER = """{%- set tag = key | replace("-", "_") | replace(" ", "_") | replace("$", "") %}"""
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "parted"),
+    [
+        (NEMOTRON, "a <s> b\n<SPECIAL_/think11>User", "a <s> b\n< SPECIAL_/think11>User"),
+        (NEMOTRON, "</th/thinkink>", "< /th/thinkink>"), (NEMOTRON, "<SPECIAL/no_/thinkthink_12>", "< SPECIAL/no_/thinkthink_12>"),
+        (CODER, "a-b <$tool$-call>\nc-d", "a-b < $tool$-call>\nc-d"), (CODER, "<tool_call>", "< tool_call>"),
+        ("{{ text | replace('begin thought', '<think>') }}", "x begin thought", "x b egin thought"),
+        ("{{ text.replace('\n', '\\\\n') }}", "a\n<x>", "a\n<x>"),
+    ],
+)  # fmt: skip
+def test_what_a_templates_filter_makes_of_a_text_counts(tmp_path: Path, template: str, text: str, parted: str) -> None:
+    made = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    made.add_special_tokens(["<SPECIAL_11>", "<tool_call>", "<think>", "</think>"])
+    (tmp_path / "chat_template.jinja").write_text(template)
+    found = controls.pattern(kept(tmp_path, made))
+    assert found and found.parted(text) == parted and not found.search(parted)
+    assert found.search(text) is (text != parted)
+    for ordinary in ("/no_think 税率は?", "a - b\n$5 <b>x</b>"):
+        assert found.parted(ordinary) == ordinary
+
+
+def test_template_with_filters_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("".join(f"{{{{ x.replace('{number}', '') }}}}" for number in range(40)))
+    with pytest.raises(SumikaError, match="replaces"):
+        controls.told_by(tmp_path)
+
+
+def test_token_over_two_texts_is_found_however_much_stands_in_it_unseen() -> None:
+    unseen = "\u200b" * 2_000
+    assert KNOWN.spans(KNOWN.tail(f"a<|im{unseen}"), f"{unseen}_end|>")
 
 
 def test_flood_of_tokens_is_parted_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice, permutations
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ def test_budget_is_of_different_ones_by_owner_and_minute(clock: Clock) -> None:
     budget.take("team:a", [{"const": MOST}])
 
 
+def test_another_order_of_properties_is_another_grammar() -> None:
+    budget, orders = GrammarBudget(), permutations("abcdef")
+    with pytest.raises(SumikaError, match="different JSON schemas"):
+        for order in islice(orders, 2 * MOST + 1):  # the minute may end meanwhile
+            budget.take("team:a", [{"properties": dict.fromkeys(order, True)}])
+
+
 def tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "parameters": parameters}
 
@@ -57,8 +65,8 @@ def tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     [
         ({}, None), ({"response_format": {"type": "json_object"}}, None),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": ANSWER}}}, [ANSWER]),
-        ({"tools": "both", "tool_choice": "auto"}, None), ({"tools": "both", "tool_choice": "required"}, [PARAMETERS, OTHER]),
-        ({"tools": "both", "tool_choice": {"type": "function", "function": {"name": "g"}}}, [OTHER]),
+        ({"tools": "both", "tool_choice": "auto"}, None), ({"tools": "both", "tool_choice": "required"}, [{"f": PARAMETERS}, {"g": OTHER}]),
+        ({"tools": "both", "tool_choice": {"type": "function", "function": {"name": "g"}}}, [{"g": OTHER}]),
     ],
     ids=str,
 )  # fmt: skip
@@ -72,7 +80,7 @@ def test_of_a_chat(fields: dict[str, Any], grammar: Any) -> None:
     ("fields", "grammar"),
     [
         ({}, None), ({"text": {"format": {"type": "json_schema", "name": "x", "schema": ANSWER}}}, [ANSWER]),
-        ({"tool_choice": "required"}, [PARAMETERS, OTHER]), ({"tool_choice": {"type": "function", "name": "g"}}, [OTHER]),
+        ({"tool_choice": "required"}, [{"f": PARAMETERS}, {"g": OTHER}]), ({"tool_choice": {"type": "function", "name": "g"}}, [{"g": OTHER}]),
     ],
     ids=str,
 )  # fmt: skip
@@ -86,7 +94,7 @@ def test_of_a_response(fields: dict[str, Any], grammar: Any) -> None:
     ("fields", "grammar"),
     [
         ({}, None), ({"output_config": {"format": {"type": "json_schema", "schema": ANSWER}}}, [ANSWER]),
-        ({"tool_choice": {"type": "any"}}, [PARAMETERS, OTHER]), ({"tool_choice": {"type": "tool", "name": "g"}}, [OTHER]),
+        ({"tool_choice": {"type": "any"}}, [{"f": PARAMETERS}, {"g": OTHER}]), ({"tool_choice": {"type": "tool", "name": "g"}}, [{"g": OTHER}]),
         ({"tool_choice": {"type": "auto"}}, None),
     ],
     ids=str,

@@ -16,11 +16,11 @@ EVENT = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 
 
 def record(
-    *, streams: bool, seconds: float, events: int = 0, silent: float = 0, choices: int = 1, most: int = 1_000, **told: Any
+    *, streams: bool, seconds: float, events: int = 0, silent: float = 0, choices: int = 1, most: int | None = 1_000, **told: Any
 ) -> RequestRecord:
     now = time.monotonic()
     made = RequestRecord("req-1", began=now - seconds, prompt_estimate=9, **told)
-    made.work = Work(1, choices, most, streams, now - seconds, Throughput())
+    made.work = Work(1, choices, 1_000 if most is None else most, most, streams, now - seconds, Throughput())
     if events:
         made.count = StreamCount(dialects.OPENAI.usage, shows_usage=False)
         made.count.feed(EVENT * events)
@@ -45,6 +45,11 @@ def record(
         (record(streams=False, seconds=3, choices=2, status=CLIENT_CLOSED), 600),
         (record(streams=False, seconds=300, choices=2, status=CLIENT_CLOSED), 1_000),
         (record(streams=False, seconds=3, status=504, code="engine_timeout"), 300),
+        # More than was reserved, where the client named no bound.
+        (record(streams=True, seconds=90, events=5_000, most=None, status=CLIENT_CLOSED), 5_000),
+        (record(streams=True, seconds=90, events=5_000, most=4_096, status=CLIENT_CLOSED), 4_096),
+        (record(streams=False, seconds=50, most=None, status=CLIENT_CLOSED), 5_000),
+        (record(streams=False, seconds=0.1, most=None, status=CLIENT_CLOSED), 250),
     ],
 )  # fmt: skip
 def test_cut_off_answers_cost_what_they_took(cut: RequestRecord, completion: int) -> None:

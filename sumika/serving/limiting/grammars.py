@@ -24,7 +24,8 @@ class GrammarBudget:
         self._seen: defaultdict[str, set[bytes]] = defaultdict(set)
 
     def take(self, owner: str, grammar: Any) -> None:
-        """Count `grammar`, what an engine would make one of, unless it was counted in this minute; None is none.
+        """Count `grammar`, what an engine would make one of, unless it was counted in this minute; None is none. The same properties
+        in another order are another one.
 
         Raises:
             SumikaError: `rate_limit_exceeded` (429).
@@ -35,7 +36,7 @@ class GrammarBudget:
         if self._minute != (minute := window.minute(now)):
             self._minute = minute
             self._seen.clear()
-        seen, digest = self._seen[owner], hashlib.sha256(json.dumps(grammar, sort_keys=True).encode()).digest()
+        seen, digest = self._seen[owner], hashlib.sha256(json.dumps(grammar).encode()).digest()
         if digest not in seen and len(seen) >= MOST:
             raise _too_many(max(1, math.ceil(window.SECONDS - now % window.SECONDS)))
         seen.add(digest)

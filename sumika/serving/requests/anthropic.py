@@ -192,7 +192,8 @@ class MessagesRequest(CountTokensRequest):
     def grammar(self) -> Any:
         choice = self.tool_choice
         must_call = choice is not None and choice.type in ("any", "tool")
-        called = [tool.input_schema for tool in self.tools or () if must_call and choice and choice.name in (None, tool.name)]
+        tools = [tool for tool in self.tools or () if must_call and choice and choice.name in (None, tool.name)]
+        called = [{tool.name: tool.input_schema} for tool in tools]
         answer = self.output_config.format if self.output_config is not None else None
         return [*called, *([answer.schema_] if answer is not None else [])] or None
 

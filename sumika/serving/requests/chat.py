@@ -79,7 +79,8 @@ class ChatRequest(Generating):
         answer = self.response_format.json_schema if self.response_format is not None else None
         named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
         must_call = named is not None or self.tool_choice == "required"
-        called = [tool.function.parameters for tool in self.tools or () if must_call and named in (None, tool.function.name)]
+        functions = [tool.function for tool in self.tools or () if must_call and named in (None, tool.function.name)]
+        called = [{function.name: function.parameters} for function in functions]
         return [*called, *([answer.schema_] if answer is not None else [])] or None
 
     def _body(self) -> dict[str, Any]:

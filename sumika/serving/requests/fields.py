@@ -55,6 +55,11 @@ class Asked(Strict):
         return 0
 
     @property
+    def bounds_completion(self) -> bool:
+        """Whether the client set that bound itself, so that the engine keeps to it."""
+        return True
+
+    @property
     def choices(self) -> int:
         """How many answers are generated at once."""
         return 1
@@ -85,7 +90,7 @@ class Asked(Strict):
 
     @property
     def grammar(self) -> Any:
-        """What an engine makes a grammar of, before it answers; None where the answer is free."""
+        """What an engine makes a grammar of, before it answers: of schemas and the names of functions; None where the answer is free."""
         return None
 
     def upstream(
@@ -143,6 +148,10 @@ class Generating(Asked):
     def most_completion(self) -> int:
         """Over all choices; `USUAL_TOKENS` each where the client set no bound."""
         return self.choices * (self._bound() or USUAL_TOKENS)
+
+    @property
+    def bounds_completion(self) -> bool:
+        return self._bound() is not None
 
     @property
     def choices(self) -> int:

@@ -218,6 +218,10 @@ class ResponsesRequest(Asked):
         return self.max_output_tokens or USUAL_TOKENS
 
     @property
+    def bounds_completion(self) -> bool:
+        return self.max_output_tokens is not None
+
+    @property
     def uses_tools(self) -> bool:
         return bool(self.tools) and self.tool_choice != "none"
 
@@ -226,7 +230,7 @@ class ResponsesRequest(Asked):
         answer = self.text.format if self.text is not None else None
         named = self.tool_choice.name if isinstance(self.tool_choice, NamedFunctionTool) else None
         must_call = named is not None or self.tool_choice == "required"
-        called = [tool.parameters for tool in self.tools or () if must_call and named in (None, tool.name)]
+        called = [{tool.name: tool.parameters} for tool in self.tools or () if must_call and named in (None, tool.name)]
         return [*called, *([answer.schema_] if answer is not None and answer.schema_ is not None else [])] or None
 
     def _body(self) -> dict[str, Any]:
