@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import update
 
 from sumika.models import clock, importing, jobs, keys, limits, schema, teams
-from sumika.models.registry import Version
+from sumika.models.registry import Gate, Version
 from sumika.models.usage import table
 from sumika.models.usage.rows import UsageRow
 from tests.conftest import write_adapter, write_base
@@ -76,9 +76,11 @@ class World:
         meta = {"licence": _LICENCE, "source": {"hub": f"example/{name}"}}
         return importing.import_base(self.stack.store, self.home, name, folder, meta=meta)
 
-    def _adapter(self, name: str, seed: int, gate: str = "passed") -> Version:
+    def _adapter(self, name: str, seed: int, gate: Gate = "passed") -> Version:
         folder = write_adapter(self.stack.work / f"{name}-{seed}", seed=seed, proven=True)
-        made = importing.import_adapter(self.stack.store, self.home, name, folder, base=self.base.ref, max_lora_rank=16)
+        made = importing.import_adapter(
+            self.stack.store, self.home, name, folder, base=self.base.ref, max_lora_rank=16, gate=gate
+        )
         score = {
             "rows": 15,
             "judged": 15,
@@ -104,7 +106,7 @@ class World:
         }  # fmt: skip
         v = schema.versions
         with self.stack.store.write() as connection:
-            connection.execute(update(v).where(v.c.id == made.id).values(meta=meta, gate=gate))
+            connection.execute(update(v).where(v.c.id == made.id).values(meta=meta))
         return self.stack.version(str(made.ref))
 
     def _usage(self) -> Any:

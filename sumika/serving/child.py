@@ -111,7 +111,8 @@ class Child:
                     log.error("%s (pid %d) stands still for %d s and is ended", self._role, process.pid, missed)
                     return await _end(process, _AT_ONCE_S)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), heartbeat.INTERVAL_S)
+                    async with asyncio.timeout(heartbeat.INTERVAL_S):
+                        await process.wait()
         finally:
             beats.close()
 
@@ -121,7 +122,8 @@ async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:
     with suppress(ProcessLookupError):
         process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), grace_s)
+        async with asyncio.timeout(grace_s):
+            await process.wait()
     except TimeoutError:
         with suppress(ProcessLookupError):
             process.kill()

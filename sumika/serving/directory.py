@@ -136,7 +136,8 @@ class Directory:
     async def moved(self, within_s: float) -> None:
         """Until there is another snapshot, or `within_s` passed."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._moved.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._moved.wait()
 
     def when_moved(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each new snapshot."""

@@ -174,7 +174,8 @@ async def _misplaced(scope: Scope, receive: Receive) -> bool:
     if scope["method"] in _SAFE or any(name == b"expect" for name, _ in scope["headers"]):
         return False
     try:
-        message = await asyncio.wait_for(receive(), _SOON_S)
+        async with asyncio.timeout(_SOON_S):
+            message = await receive()
     except TimeoutError:
         return False
     return auth.misplaced(message.get("body", b"")[:_MOST_BYTES])

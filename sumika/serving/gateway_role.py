@@ -64,7 +64,8 @@ class _Server(uvicorn.Server):
 
     async def _at_once_or_after(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._signals.at_once.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._signals.at_once.wait()
 
 
 def _keep_for_good() -> None:

@@ -382,7 +382,8 @@ class Keeper:
 
     async def _woken(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _TICK_S)
+            async with asyncio.timeout(_TICK_S):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _drop_client(self) -> None:

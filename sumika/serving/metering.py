@@ -86,7 +86,8 @@ class Metering:
         ending = False
         while not ending:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), WRITE_S)
+                async with asyncio.timeout(WRITE_S):
+                    await self._stop.wait()
             ending = self._stop.is_set()
             await self._step(ending=ending)
 

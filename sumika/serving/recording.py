@@ -115,7 +115,8 @@ class Recorder:
         """Write what waits, every `FLUSH_S`, until `close`; then the rest."""
         while not self._stop.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), FLUSH_S)
+                async with asyncio.timeout(FLUSH_S):
+                    await self._stop.wait()
             await self._write_all()
         await self._write_all(ending=True)
 

@@ -130,7 +130,8 @@ async def _end_engines(grace_s: float) -> None:
     log.info("the supervisor did not end in order; another one ends its engines")
     orphan = await start("supervise", parent=0)
     with suppress(TimeoutError):
-        await asyncio.wait_for(orphan.wait(), grace_s)
+        async with asyncio.timeout(grace_s):
+            await orphan.wait()
 
 
 def check_port(settings: Settings) -> None:

@@ -96,7 +96,8 @@ async def _ended(told: bytes) -> dict[str, Any]:
     )
     try:
         _limit(child)
-        answer, _ = await asyncio.wait_for(child.communicate(told), _LONGEST_S)
+        async with asyncio.timeout(_LONGEST_S):
+            answer, _ = await child.communicate(told)
     except TimeoutError:
         raise _exceeded() from None
     finally:

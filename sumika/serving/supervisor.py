@@ -86,7 +86,8 @@ class Supervisor:
                     self._outage.failed(error)  # what runs goes on running
                 await self._bound_logs()
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _TICK_S)
+                    async with asyncio.timeout(_TICK_S):
+                        await stop.wait()
         except BaseException:
             await self._moving.stop()
             await self._crew.let_run()

@@ -257,8 +257,9 @@ def test_unknown_fields_of_query_and_scope_are_refused(stack: Stack, team_keys: 
                             ("purpose=any", "invalid_request"), ("order=up", "invalid_request")):  # fmt: skip
             answer = client.get(f"/v1/files?{query}")
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), query
-        for path in ("/v1/files/..%2f..%2fetc%2fpasswd", "/v1/files/file-1%00", "/v1/files/../x", "/v1/files/" + "a" * 5000):
+        for path in ("/v1/files/file-1%00", "/v1/files/../x", "/v1/files/" + "a" * 5000):
             assert client.get(path).status_code == 404, path
+        assert client.get("/v1/files/..%2f..%2fetc%2fpasswd").status_code == 400
     narrow, _ = stack.new_key(endpoints=["models"])
     assert post(stack, narrow, form(("purpose", None, b"batch"), ("file", "a", ROWS))).json()["error"]["code"] == "forbidden"
 

@@ -160,7 +160,7 @@ def test_health_tells_nobody_without_a_key_what_models_there_are(stack: Stack) -
         answers = [
             httpx.get(f"{stack.url}/health/ready", params=p, headers=headers) for p in ({}, {"model": "talk"}, {"model": "nope"})
         ]
-        assert {(answer.status_code, answer.content) for answer in answers} == {(200, b'{"status":"ready"}')}
+        assert {(answer.status_code, answer.content) for answer in answers} == {(200, b'{"status":"ready","store":"available"}')}
 
 
 @pytest.mark.parametrize("stream", [True, False])

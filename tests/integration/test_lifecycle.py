@@ -191,8 +191,12 @@ def test_two_moves_asked_at_once_have_one_winner(shared: Stack) -> None:
             return error.code
         return "asked"
 
-    with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(ask, range(8)))
+    stack.script(load_delay_s=5)  # so that the first move is under way until all have asked
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            told = list(pool.map(ask, range(8)))
+    finally:
+        stack.script()
     assert told.count("asked") == 1 and set(told) == {"asked", "move_open"}
     until(lambda: stack.served("race") is not None)
     with stack.store.read() as connection:

@@ -102,7 +102,8 @@ class Upload:
         while more:
             late = began + self._settings.body_timeout_s + received / _SLOWEST - time.monotonic()
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, late))
+                async with asyncio.timeout(max(0.0, late)):
+                    message = await receive()
             except TimeoutError:
                 raise SumikaError(
                     "body_timeout", "The upload comes too slowly; send it again over a better connection.",
