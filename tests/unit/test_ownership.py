@@ -579,3 +579,21 @@ async def test_base_that_is_another_teams_is_named_nowhere(world: World, client:
         for role, team, there in (("engineer", OURS, False), ("engineer", THEIRS, True), ("admin", OURS, True)):
             answer = await client.get(path, headers={"authorization": f"Bearer {world.key(role, team)}"})
             assert answer.status_code == 200 and ("own-base" in answer.text) == there, (path, role, team)
+
+
+async def test_activity_is_of_ones_own_team(world: World, client: httpx.AsyncClient) -> None:
+    with world.store.write() as connection:
+        rows = [
+            UsageRow(f"{team}-{n}", clock.now(), "k", team, "faq", "faq@1", "chat", 200, "", False, 3, 0, 4, 0, 9, 9)
+            for team, count in ((OURS, 1), (THEIRS, 5))
+            for n in range(count)
+        ]
+        table.add(connection, rows)
+
+    async def counted(secret: str) -> tuple[int, int]:
+        told = (await client.get("/admin/v1/activity", headers={"authorization": f"Bearer {secret}"})).json()
+        return told["now"]["requests"], sum(slot["requests"] for slot in told["data"])
+
+    assert await counted(world.key("engineer", OURS)) == (1, 1)
+    assert await counted(world.key("engineer", THEIRS)) == (5, 5)
+    assert min(await counted(world.key("admin", OURS))) >= 6
