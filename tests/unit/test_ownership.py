@@ -20,6 +20,7 @@ from sumika.models.audit import listing
 from sumika.models.audit.listing import Filter
 from sumika.models.errors import SumikaError
 from sumika.models.home import Home
+from sumika.models.imports import Import, Imports
 from sumika.models.names import VersionRef
 from sumika.models.orders import Asked
 from sumika.models.principals import EVERYTHING, ROLES, Role, Sensitivity
@@ -208,7 +209,65 @@ def test_a_route_that_does_not_say_whose_its_things_are_is_no_rule() -> None:
         Rule("GET", "/admin/v1/widgets/{widget_id}", "admin", STAFF)
     with pytest.raises(ValueError, match="job_id"):
         Rule("GET", "/admin/v1/jobs/{job_id}/weights", "admin", STAFF)
+    with pytest.raises(ValueError, match="widget_id"):
+        Rule("GET", f"{CONSOLE}/widgets/{{widget_id}}", "admin", STAFF)
+    with pytest.raises(ValueError, match="job_id"):
+        Rule("GET", "/health/jobs/{job_id}")
     assert Rule("GET", "/admin/v1/widgets/{widget_id}", "admin", ADMIN)
+
+
+# Fields of queries and bodies by what they hold. A new one stands in one of the two; what names a thing also in a test of its own.
+NAME_NOTHING = {
+    "after", "before", "limit", "order", "by", "since", "until", "check", "completion_window", "endpoint", "endpoints", "expires_after",
+    "expires_at", "file", "hyperparameters", "integrations", "metadata", "method", "name", "output_expires_after", "overlap_s", "override",
+    "priority", "purpose", "reason", "role", "seed", "sensitivity", "share", "how", "template",
+}  # fmt: skip
+NAME_THINGS = {
+    "a", "b", "job", "version", "alias", "aliases", "team", "config", "model", "suffix", "input_file_id", "training_file", "validation_file",
+}  # fmt: skip
+
+
+def test_every_field_is_known_to_name_a_thing_or_nothing() -> None:
+    """A path says by its row what it names; a field can't, so whoever adds one says it here and writes the test."""
+    inference = {"chat", "completions", "embeddings", "rerank", "responses", "messages", "tokenize", None}
+    rules = [rule for rule in TABLE if rule.roles - ADMIN and rule.endpoint not in inference]
+    given = {name for rule in rules for name, roles in rule.fields.items() if roles - ADMIN}
+    assert given == NAME_NOTHING | NAME_THINGS
+
+
+FIELDS = [
+    ("GET", f"{CONSOLE}/models/compare?a={{ref}}", None), ("GET", f"{CONSOLE}/models/compare?a=base@1&b={{ref}}", None),
+    ("GET", f"{CONSOLE}/training/compare?a={{job_id}}", None), ("GET", f"{CONSOLE}/training/compare?b={{job_id}}", None),
+    ("GET", f"{CONSOLE}/training/new?job={{job_id}}", None), ("GET", f"{CONSOLE}/swap/plan?alias=mine&version={{ref}}", None),
+    ("GET", f"{CONSOLE}/swap/plan?alias={{alias}}&version=base@1", None),
+    ("GET", "/admin/v1/aliases/mine/plan?version={ref}", None), ("POST", "/admin/v1/aliases/mine/deploy", {"version": "{ref}"}),
+    ("POST", "/v1/batches", {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}),
+    ("POST", "/v1/fine_tuning/jobs", {"model": "base", "training_file": "{file_id}"}),
+    ("POST", "/v1/fine_tuning/jobs", {"model": "{ref}", "training_file": "file-0"}),
+    ("GET", "/v1/files?after={file_id}", None), ("GET", "/v1/batches?after={batch_id}", None),
+    ("GET", "/v1/fine_tuning/jobs?after={tuning}", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body"), FIELDS, ids=lambda value: str(value))
+async def test_field_names_no_thing_of_another_team(
+    world: World, client: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    """Answered in the same words as what does not exist."""
+    theirs, headers = world.things(THEIRS), {"authorization": f"Bearer {world.key('engineer', OURS)}"}
+
+    async def told(things: dict[str, str]) -> tuple[int, str]:
+        filled = None if body is None else {name: value.format(**things) for name, value in body.items()}
+        answer = await client.request(method, path.format(**things), headers=headers, json=filled)
+        text = answer.text
+        for name in sorted(things.values(), key=len, reverse=True):
+            text = text.replace(name, "ID")
+        return answer.status_code, text
+
+    status, text = await told(theirs)
+    assert status == 404
+    if not at_console(path.partition("?")[0]):
+        assert (status, text) == await told(NOTHING | {"tuning": "ftjob-0"})
 
 
 async def test_refused_act_on_another_teams_thing_is_in_the_log(world: World, client: httpx.AsyncClient) -> None:
@@ -505,3 +564,36 @@ async def test_version_of_another_team_is_no_base_to_train_on(
 
     for path in ("/admin/v1/jobs/check", "/v1/fine_tuning/jobs"):
         assert await told(path, named) == await told(path, nothing)
+
+
+async def test_base_that_is_another_teams_is_named_nowhere(world: World, client: httpx.AsyncClient) -> None:
+    """Neither by the engine that serves it nor by the import that brought it in."""
+    with world.store.write() as connection:
+        base = registry.add(
+            connection, "own-base", kind="base", folder="own-base/1", digest="o", owner=teams.get(connection, THEIRS).id
+        )
+        engines.add(connection, "e-own", base.id, "sock")
+    made = Import("20261128", "own-base.sumika", "own-base", "admin", clock.now(), "done", version="own-base@1")
+    Imports(world.home).keep(made)
+    for path in ("/admin/v1/status", f"{CONSOLE}/overview/live", "/admin/v1/imports", f"{CONSOLE}/models"):
+        for role, team, there in (("engineer", OURS, False), ("engineer", THEIRS, True), ("admin", OURS, True)):
+            answer = await client.get(path, headers={"authorization": f"Bearer {world.key(role, team)}"})
+            assert answer.status_code == 200 and ("own-base" in answer.text) == there, (path, role, team)
+
+
+async def test_activity_is_of_ones_own_team(world: World, client: httpx.AsyncClient) -> None:
+    with world.store.write() as connection:
+        rows = [
+            UsageRow(f"{team}-{n}", clock.now(), "k", team, "faq", "faq@1", "chat", 200, "", False, 3, 0, 4, 0, 9, 9)
+            for team, count in ((OURS, 1), (THEIRS, 5))
+            for n in range(count)
+        ]
+        table.add(connection, rows)
+
+    async def counted(secret: str) -> tuple[int, int]:
+        told = (await client.get("/admin/v1/activity", headers={"authorization": f"Bearer {secret}"})).json()
+        return told["now"]["requests"], sum(slot["requests"] for slot in told["data"])
+
+    assert await counted(world.key("engineer", OURS)) == (1, 1)
+    assert await counted(world.key("engineer", THEIRS)) == (5, 5)
+    assert min(await counted(world.key("admin", OURS))) >= 6

@@ -49,10 +49,11 @@ def router(store: Store, gauge: Meter) -> APIRouter:
 
 
 def _engines(connection: Connection, who: Principal, rows: list[EngineRow]) -> list[dict[str, Any]]:
-    """Without the sockets, which are nobody's to know; of adapters those that are `who`'s to see."""
+    """Without the sockets, which are nobody's to know; of bases and adapters those that are `who`'s to see."""
     whole = who.role == "admin"
     seen = set() if whole else {str(version.ref) for version in registry.list_all(connection) if who.may_see(version.owner)}
     bases = registry.by_ids(connection, {row.base_id for row in rows})
+    rows = [row for row in rows if who.may_see(bases[row.base_id].owner)]
     hidden = ("socket", "base_id", "pid_started")
 
     def shown(row: EngineRow) -> dict[str, Any]:

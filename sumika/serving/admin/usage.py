@@ -14,11 +14,14 @@ from sumika.models.audit import Action
 from sumika.models.errors import SumikaError, quoted
 from sumika.models.principals import Principal
 from sumika.models.store import LONG_STATEMENT_S, Store
+from sumika.models.teams import Team
 from sumika.models.usage import activity, report
 from sumika.models.usage.report import Span
 from sumika.serving.admin.asking import Asker, Limit, page
 from sumika.serving.lookups import Lookups
 
+# Nobody's requests.
+_NO_TEAM = Team("", "", "", "")
 Day = Annotated[str, Query(max_length=40)]
 
 
@@ -59,9 +62,11 @@ def router(store: Store) -> APIRouter:
         return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
 
     @routes.get("/activity")
-    def recent() -> dict[str, Any]:
+    def recent(who: Asker) -> dict[str, Any]:
+        """As the usage: an administrator's is all, an engineer's the one of their own team."""
         with store.read() as connection:
-            slots, now = activity.recent(connection), activity.lately(connection)
+            of = None if who.role == "admin" else teams.find(connection, who.team or "") or _NO_TEAM
+            slots, now = activity.recent(connection, of=of), activity.lately(connection, of=of)
         return {"slot_s": int(activity.SLOT.total_seconds()), "now": now, "data": slots}
 
     return routes
