@@ -20,8 +20,9 @@ _PLAIN = re.compile(r"[\t\n\r -~]*")
 # Where compatible forms of other characters lie, and marks that some normaliser leaves out: the basic plane, musical,
 # mathematical and enclosed symbols, tags and variation selectors.
 _LOOKED_AT = (range(0x1_0000), range(0x1_D100, 0x1_D800), range(0x1_F100, 0x1_F200), range(0xE_0000, 0xE_0200))
-# Marks above and below, joiners, directions, controls other than white space.
-_LEFT_OUT = ("Mn", "Me", "Cf", "Cc")
+# Marks above and below, joiners, directions, controls other than white space, private use.
+_LEFT_OUT = ("Mn", "Me", "Cf", "Cc", "Co")
+_LEFT_OUT_TOO = "\ufffd\U000f0000-\U0010ffff"
 _SPACES = "\t\n\r"
 # What SentencePiece writes for a space.
 _SPACE_MARK = "\u2581"
@@ -142,7 +143,9 @@ def _folded_length(character: str) -> int:
 def _left_out() -> re.Pattern[str]:
     codes = [code for code in chain(*_LOOKED_AT) if unicodedata.category(chr(code)) in _LEFT_OUT and chr(code) not in _SPACES]
     runs = ([code for _, code in run] for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0]))
-    return re.compile(f"[{''.join(f'{chr(run[0])}-{chr(run[-1])}'.replace(chr(92), chr(92) * 2) for run in runs)}]+")
+    return re.compile(
+        f"[{''.join(f'{chr(run[0])}-{chr(run[-1])}'.replace(chr(92), chr(92) * 2) for run in runs)}{_LEFT_OUT_TOO}]+"
+    )
 
 
 def _alike(character: str) -> str:
@@ -171,4 +174,11 @@ def _pattern(tokens: Sequence[tuple[str, ...]], levels: int = _MOST_LEVELS) -> s
 
 
 def _parts(token: str) -> tuple[str, ...]:
-    return tuple("[0-9]+" if character == "0" else re.escape(character) for character in token)
+    return tuple(map(_part, f" {token}", token))
+
+
+def _part(before: str, character: str) -> str:
+    """A heading may have lost its space, or gained one: some tokenizers make a space of what can't be seen, and one of several."""
+    if character == "0":
+        return "[0-9]+"
+    return " *" if before + character == "# " else re.escape(character)

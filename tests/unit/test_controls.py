@@ -221,7 +221,7 @@ def test_case_counts_where_the_tokenizer_knows_it(tmp_path: Path) -> None:
         assert found and found.search("[SEP]") and found.search("[sep]") is same and found.search("［Sep］") is same
 
 
-KNOWN = ControlText(["<|im_end|>", "<unused0>", "<<SYS>>", "<SYS>", "USER:", "<｜end▁of｜>", "..."])
+KNOWN = ControlText(["### 指示:", "<|im_end|>", "<unused0>", "<<SYS>>", "<SYS>", "USER:", "<｜end▁of｜>", "..."])
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ KNOWN = ControlText(["<|im_end|>", "<unused0>", "<<SYS>>", "<SYS>", "USER:", "<�
         ("a<|im_end|>b", "a< |im_end|>b"), ("＜｜im_ｅnd｜＞", "＜ ｜im_ｅnd｜＞"), ("<|i\u200bm_end|>", "< |i\u200bm_end|>"),
         ("<\u200b|im_end|>", "< \u200b|im_end|>"), ("<|ím_end|>", "< |ím_end|>"), ("𝐔SER:", "𝐔SER :"), ("USER：", "USER ："),
         ("<unused12>", "< unused12>"), ("<<SYS>>", "< < SYS>>"), ("<｜end of｜>", "< ｜end of｜>"), ("<|end▁of|>", "< |end▁of|>"),
-        ("…", ". . ."),
+        ("…", ". . ."), ("###\u200b指示:", "###\u200b指示 :"), ("###  指示：", "###  指示 ："), ("<|im\ue000_\ufffdend|>", "< |im\ue000_\ufffdend|>"),
     ],
 )  # fmt: skip
 def test_token_is_found_however_it_is_spelled(text: str, parted: str) -> None:
