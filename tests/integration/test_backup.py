@@ -409,6 +409,19 @@ def test_plaintext_holds_no_private_key_and_the_log_goes_on_from_it(made: tuple[
     assert found.ok and set(found.signers) == {signer(settings.layout), signer(home)}
 
 
+def test_plaintext_holds_nothing_of_the_home_that_may_be_a_secret(made: tuple[Path, Settings], tmp_path: Path) -> None:
+    home = made[1].layout
+    names = ("client.secret", "tls.pem", "pgpass")
+    for name in names:
+        (home.root / name).write_text("hunter2")
+    store = open_store(made[1])
+    backup.make(store, home, tmp_path / "a", recipients=[])
+    store.close()
+    for name in names:
+        (home.root / name).unlink()
+    assert b"hunter2" not in (tmp_path / "a").read_bytes()
+
+
 def test_changed_manifest_is_refused_whoever_computed_it_anew(made: tuple[Path, Settings], tmp_path: Path) -> None:
     """M4: an administrator's key put into the table, and the manifest made to fit it."""
     forged, home = tmp_path / "forged.backup", Home(tmp_path / "there" / "home")

@@ -29,14 +29,14 @@ def refusals(store: Store, action: Action, object: str, by: Actor | None = None)
 
 
 @contextmanager
-def told(store: Store, action: Action, object: str, **details: Any) -> Iterator[dict[str, Any]]:
+def told(store: Store, action: Action, object: str, by: Actor | None = None, **details: Any) -> Iterator[dict[str, Any]]:
     """An act that takes a while: one row before it begins, one when it has ended. What is put into the yielded dict
     stands in the second.
 
     Raises:
         SumikaError: what the store raises, before anything was done, when the first row can't be written.
     """
-    with store.write() as connection:
+    with store.write(by=by) as connection:
         begun = append(connection, action, object, outcome="asked", details=details)
     result: dict[str, Any] = {"asked": begun}
     try:
@@ -44,8 +44,8 @@ def told(store: Store, action: Action, object: str, **details: Any) -> Iterator[
     except BaseException as error:
         outcome: Outcome = "refused" if isinstance(error, SumikaError) else "failed"
         why = error.code if isinstance(error, SumikaError) else type(error).__name__
-        with suppress(SumikaError), store.write() as connection:
+        with suppress(SumikaError), store.write(by=by) as connection:
             append(connection, action, object, outcome=outcome, reason=why, details=result)
         raise
-    with store.write() as connection:
+    with store.write(by=by) as connection:
         append(connection, action, object, details=result)

@@ -37,6 +37,8 @@ _LEFT = frozenset(
     {"run", "engines", "cache", "cache.key", "logs", "incoming", "imports", "artifacts", "runs", "files", "batches", "audit.last"}
 )
 _LATER = ("runs", "files", "batches")
+# Of the rest of the home, what may be read by anybody: what else lies there is a key, or something that we did not make.
+_IN_CLEAR = frozenset({"audit.checkpoints", "prices.yaml", "trusted", "usage"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def _fill(store: Store, home: Home, pack: Writer, settings: Path | None, *, with
     with store.read() as connection:
         floor = chain.head(connection).floor
     for path in _files(home.root, _LEFT):
-        if with_secrets or path.suffix != ".key":
+        if with_secrets or path.relative_to(home.root).parts[0] in _IN_CLEAR:
             _add(pack, home, path)
     if settings is not None and settings.is_file() and with_secrets:  # it may hold passwords
         pack.add_file("settings.yaml", settings)

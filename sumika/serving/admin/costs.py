@@ -58,18 +58,15 @@ def _add_prices(routes: APIRouter, store: Store, home: Home) -> None:
 
     @routes.post("/prices")
     def keep(who: Asker, sheet: Prices) -> dict[str, Any]:
-        by = actor(who)
-        with audit.refusals(store, Action.PRICES_SET, "prices", by), store.write(by=by) as connection:
-            audit.append(connection, Action.PRICES_SET, "prices", details=_changes(prices.current(home), sheet))
+        with audit.told(store, Action.PRICES_SET, "prices", actor(who)) as told:
+            told |= _changes(prices.current(home), sheet)
             prices.keep(home, sheet)
         return show()
 
     @routes.delete("/prices")
     def reset(who: Asker) -> dict[str, Any]:
         """Back to the sheet of `configs/`."""
-        by = actor(who)
-        with audit.refusals(store, Action.PRICES_RESET, "prices", by), store.write(by=by) as connection:
-            audit.append(connection, Action.PRICES_RESET, "prices")
+        with audit.told(store, Action.PRICES_RESET, "prices", actor(who)):
             prices.forget(home)
         return show()
 
