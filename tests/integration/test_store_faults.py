@@ -123,7 +123,7 @@ def test_engine_that_dies_while_the_disk_is_full_is_started_again(own_stack: Sta
     assert engine.pid is not None
 
     def serves_again() -> bool:
-        for one in psutil.Process(supervisor).children():  # the fake engine notes what it was asked in a file
+        for one in psutil.Process(supervisor).children(recursive=True):  # the fake engine notes what it was asked in a file
             if one.pid != engine.pid:
                 _, hard = one.rlimit(psutil.RLIMIT_FSIZE)
                 one.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
