@@ -97,7 +97,8 @@ def test_adapter_long_not_asked_for_is_read_from_disk_again(real: Real, client: 
     """Seen by what it says: while vLLM had forgotten two of them, each got the other's weights."""
     one, other = WORDS[-2:]
     push_out(client, voices, (one, other))
-    with _exchanged(*(real.settings.layout.artifacts / voices[word].folder / adapter_rules.WEIGHTS for word in (one, other))):
+    seen = real.settings.layout.engines / real.engine().id  # the engine's own links to what was found right when it was told
+    with _exchanged(*(seen / str(voices[word].ref) / adapter_rules.WEIGHTS for word in (one, other))):
         assert (said(client, voices[one]), said(client, voices[other])) == (other, one)
     push_out(client, voices, (one, other))
     assert (said(client, voices[one]), said(client, voices[other])) == (one, other)
