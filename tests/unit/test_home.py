@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -67,12 +68,17 @@ def test_socket_folder_of_another_user_is_one_sentence(tmp_path: Path, words: li
     assert str(home.sockets) in told.stderr.replace("\n", "") and "belongs to" in told.stderr
 
 
-@pytest.mark.parametrize("name", ["logs", "usage", "run", "artifacts"])
-def test_file_where_a_folder_must_be_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / "h").mkdir()
-    (tmp_path / "h" / name).touch()
-    with pytest.raises(SumikaError, match=f"{name} must be a folder") as caught:
-        Home(tmp_path / "h").create()
+@pytest.mark.parametrize("folder", ["logs", "usage", "sockets", "artifacts"])
+def test_file_where_a_folder_must_be_is_named(tmp_path: Path, folder: str) -> None:
+    home = Home(tmp_path / "h")
+    home.root.mkdir()
+    blocked: Path = getattr(home, folder)
+    blocked.touch()
+    try:
+        with pytest.raises(SumikaError, match=f"{re.escape(str(blocked))} must be a folder") as caught:
+            home.create()
+    finally:
+        blocked.unlink()  # in /tmp, where the home's path is too long for a socket
     assert caught.value.code == "home_broken"
 
 
