@@ -31,7 +31,8 @@ def test_socket_folder_beyond_the_home_is_private(long: Home) -> None:
 def test_link_in_place_of_the_socket_folder_is_refused(long: Home, tmp_path: Path) -> None:
     """What it leads to is ours now; who made the link can make it lead to their own folder later."""
     ours = tmp_path / "ours"
-    ours.mkdir(mode=0o755)
+    ours.mkdir()
+    ours.chmod(0o755)
     long.sockets.symlink_to(ours)
     with pytest.raises(SumikaError, match="must be a folder"):
         long.create()
