@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from sumika.models.home import write_atomically
+from sumika.models.secret_file import read_or_create
 
 # Signing in takes a person and a second factor; longer than this is somebody else's ticket.
 LIFE_S = 600
@@ -67,14 +67,5 @@ def own_path(text: str) -> str:
 
 
 def login_key(path: Path) -> bytes:
-    """Made where it is missing; of workers that start at once, one's is kept."""
-    if not path.exists():
-        mine = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        write_atomically(mine, Fernet.generate_key(), mode=0o600)
-        try:
-            path.hardlink_to(mine)
-        except FileExistsError:
-            pass
-        finally:
-            mine.unlink()
-    return path.read_bytes()
+    """Made where it is missing."""
+    return read_or_create(path, Fernet.generate_key)
