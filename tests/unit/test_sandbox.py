@@ -150,3 +150,11 @@ def test_device_without_its_tool_is_silent(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(machine, "_has_driver", lambda: True)
     assert machine.nvidia() == "silent"
+
+
+def test_programs_in_the_temporary_folder_are_seen(tmp_path: Path) -> None:
+    """A checkout in /tmp, whose Python lies there too."""
+    view = View(tmp_path / "home", tmp_path / "temp")
+    words = bubblewrap.wrapped([sys.executable], {}, view)
+    temp = words.index(str(view.temp))
+    assert words[temp + 1] == "/tmp" and temp < words.index("--ro-bind")

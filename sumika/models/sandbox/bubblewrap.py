@@ -21,10 +21,10 @@ def wrapped(argv: Sequence[str], environment: Mapping[str, str], view: View, inf
     """
     tool = shutil.which(_TOOL)
     assert tool is not None  # noqa: S101 - `works` was asked
-    binds = [word for path in programs(argv, environment) for word in ("--ro-bind", str(path), str(path))]
+    binds = ["--bind", str(view.temp), "/tmp"]  # noqa: S108 - inside, where it is the process's own; first, since programs may lie in /tmp
+    binds += [word for path in programs(argv, environment) for word in ("--ro-bind", str(path), str(path))]
     binds += ["--proc", "/proc", "--dev", "/dev"]
     binds += [word for device in view.devices for word in ("--dev-bind", str(device), str(device))]
-    binds += ["--bind", str(view.temp), "/tmp"]  # noqa: S108 - inside, where it is the process's own
     # What lies under a folder that is bound (a home in a source tree) is covered before its own few folders are bound again.
     binds += ["--tmpfs", str(view.home)]
     binds += [word for path in view.reads for word in ("--ro-bind", str(path), str(path))]
