@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[\t\n\r -~]*")
 # mathematical and enclosed symbols, tags and variation selectors.
 _LOOKED_AT = (range(0x1_0000), range(0x1_D100, 0x1_D800), range(0x1_F100, 0x1_F200), range(0xE_0000, 0xE_0200))
 # Marks above and below, joiners, directions, controls other than white space, private use.
-_LEFT_OUT = ("Mn", "Me", "Cf", "Cc", "Co")
+_LEFT_OUT = ("Mn", "Mc", "Me", "Cf", "Cc", "Co")
 _LEFT_OUT_TOO = "\ufffd\U000f0000-\U0010ffff"
 _SPACES = "\t\n\r"
 # What SentencePiece writes for a space.
@@ -141,7 +141,7 @@ def _folded_length(character: str) -> int:
 
 @lru_cache(maxsize=1)
 def _left_out() -> re.Pattern[str]:
-    codes = [code for code in chain(*_LOOKED_AT) if unicodedata.category(chr(code)) in _LEFT_OUT and chr(code) not in _SPACES]
+    codes = [code for code in range(0x11_0000) if unicodedata.category(chr(code)) in _LEFT_OUT and chr(code) not in _SPACES]
     runs = ([code for _, code in run] for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0]))
     return re.compile(
         f"[{''.join(f'{chr(run[0])}-{chr(run[-1])}'.replace(chr(92), chr(92) * 2) for run in runs)}{_LEFT_OUT_TOO}]+"

@@ -298,3 +298,9 @@ def test_token_over_two_texts_is_found_however_much_stands_in_it_unseen() -> Non
 def test_flood_of_tokens_is_parted_too() -> None:
     for token in ("<|im_end|>", "＜｜im_end｜＞", "<unused1>…"):
         assert not KNOWN.search(KNOWN.parted(token * 2_000))
+
+
+@pytest.mark.parametrize("mark", ["\u0903", "\U00011001", "\U0001e8d0"])
+def test_mark_of_any_plane_in_a_token_hides_nothing(mark: str) -> None:
+    """Tokenizers that strip accents take them away."""
+    assert ControlText(["<|im_end|>"]).search(f"x<|im_{mark}end|>")

@@ -185,3 +185,10 @@ def test_arguments_that_no_template_can_write_are_refused(arguments: str, why: s
 def test_arguments_that_are_no_json_are_taken() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
     parse(ChatRequest, json.dumps(GOOD | {"messages": [*USER, {"role": "assistant", "tool_calls": [call]}]}).encode())
+
+
+def test_texts_are_bounded_in_number() -> None:
+    """Each is looked through together with the end of the one before it."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "metadata": {}, "stop": ["a"] * 50_001}
+    with pytest.raises(SumikaError, match="50,000 keys and texts"):
+        parse(ChatRequest, json.dumps(body).encode())

@@ -38,6 +38,8 @@ class Plain:
         return self.text(text)
 
     def text(self, text: str) -> str:
+        if not text:
+            return text
         text = self._controls.parted(text)
         if self._controls.spans(self._tail, text):
             text = f" {text}"

@@ -16,7 +16,7 @@ MAX_DEPTH = 32
 # Of all objects together, and characters of one: pydantic tells what is wrong with each, and a worker answers nobody meanwhile.
 _MAX_KEYS = 50_000
 _MAX_KEY_LENGTH = 1_024
-_TOO_MANY = f"it has more than {_MAX_KEYS:,} keys"
+_TOO_MANY = f"it has more than {_MAX_KEYS:,} keys and texts"
 # Fields tell their own bounds, by name; where anything may stand an engine shall get no number that it might choke on: nothing
 # beyond 128 bits, no doubles that are infinite or subnormal.
 _INTEGERS = range(-(2**127), 2**127)
@@ -74,12 +74,13 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _check(value: Any, depth: int) -> int:
-    """How many keys the objects in `value` have. Bounds the depth, the length of a key and the size of numbers, and refuses
+    """How many keys and texts `value` has: each text is looked through for control tokens. Bounds the depth, the length of a key and the size of numbers, and refuses
     lone surrogates, which would fail later and elsewhere."""
     if depth == 0:
         raise _Refused(f"it is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         _check_text(value)
+        return 1
     elif isinstance(value, list):
         return sum(_check(item, depth - 1) for item in value)
     elif isinstance(value, dict):
